@@ -1,0 +1,122 @@
+"""Test batches: for a seed, the images in the order of hash(seed, key), each with its view and its distorted copies."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from common.distortions import LEVELS, Severities, distort, unit
+from common.errors import UserError
+from common.images import read_rgb
+from common.seeds import digest, generator
+from common.views import Placement, View
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better."""
+
+    key: str
+    path: Path
+    mos: float
+
+
+class Batch(NamedTuple):
+    """N images. indices: (N,), into the list of photographs. clean: (N, 3, S, S), in [0, 1]. pairs: (T, 2, N, 3, S, S), T types
+    of distortion, high and low. quarter_turns: (N,), of the rotation task. enlarged: how many were smaller than the crop."""
+
+    indices: Tensor
+    clean: Tensor
+    pairs: Tensor
+    quarter_turns: Tensor
+    enlarged: int
+
+
+class Views(Dataset):
+    """Decodes photographs and makes their views; what comes out depends on (seed, key) alone."""
+
+    def __init__(
+        self,
+        photographs: Sequence[Photograph],
+        seed: int,
+        view: View,
+        types: Sequence[str] = (),
+        severities: Severities = Severities(),
+        resize: tuple[int, int] | None = None,
+    ):
+        self.photographs = photographs
+        self.seed = seed
+        self.view = view
+        self.types = types
+        self.severities = severities
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    def __getitem__(self, index: int) -> tuple | UserError:
+        key = self.photographs[index].key
+        try:
+            image = read_rgb(self.photographs[index].path)
+        except UserError as error:  # raised again by the process that owns the terminal
+            return error
+        place = Placement.draw(self.view, self.resize, self.seed, key)
+        crop = place(image)
+        pairs = [self._distorted(image, crop, place, kind, level, key) for kind in self.types for level in LEVELS]
+        turns = generator(self.seed, "rotation", key).integers(4)
+        return index, unit(crop), pairs, turns, place.enlarges(image)
+
+    def _distorted(
+        self, image: np.ndarray, crop: np.ndarray, place: Placement, kind: str, level: str, key: str
+    ) -> np.ndarray:
+        whole = self.severities.whole_image and kind != "blur"
+        distorted = distort(image if whole else crop, kind, level, self.severities, self.seed, key)
+        return unit(place((distorted * 255).round().astype(np.uint8))) if whole else distorted
+
+
+def collate(samples: Sequence[tuple | UserError]) -> Batch | UserError:
+    """Samples of Views -> Batch, or the first error among them."""
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
+    indices, crops, pairs, turns, enlarged = zip(*samples)
+    size = crops[0].shape[0]
+    clean = np.empty((len(samples), 3, size, size), dtype=np.float32)
+    distorted = np.empty((len(pairs[0]), *clean.shape), dtype=np.float32)
+    for n, crop in enumerate(crops):
+        clean[n] = crop.transpose(2, 0, 1)
+        for version, image in enumerate(pairs[n]):
+            distorted[version, n] = image.transpose(2, 0, 1)
+    return Batch(
+        torch.tensor(indices),
+        torch.from_numpy(clean),
+        torch.from_numpy(distorted).unflatten(0, (-1, 2)) if len(distorted) else torch.empty(0, 2, *clean.shape),
+        torch.tensor(turns),
+        sum(enlarged),
+    )
+
+
+def batch_order(photographs: Sequence[Photograph], seed: int, batch_size: int) -> list[list[int]]:
+    """Indices of each batch: sorted by hash(seed, key), cut into batches, the short last one kept."""
+    order = sorted(range(len(photographs)), key=lambda i: digest(seed, "order", photographs[i].key))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def load(views: Views, batch_size: int, workers: int) -> Iterator[Batch]:
+    """The batches of one seed. Raises UserError at the first image that cannot be read."""
+    loader = DataLoader(
+        views,
+        batch_sampler=batch_order(views.photographs, views.seed, batch_size),
+        collate_fn=collate,
+        num_workers=workers,
+        generator=torch.Generator(),  # the loader draws worker seeds, which nothing here reads: not from the global state
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

@@ -1,0 +1,61 @@
+"""Where to compute, and what was used to."""
+
+import hashlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "pillow", "opencv-python-headless", "opencv-python", "timm")
+
+
+def choose(name: str) -> torch.device:
+    """A device by name; "auto" is CUDA where there is one, then MPS, then the CPU. Raises UserError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}): try --device auto") from None
+    return device
+
+
+def default_episodes(device: torch.device) -> int:
+    """How many episodes at once. On a CPU one is fastest (docs/speed.md); a GPU is idle with a single batch of 8."""
+    return 4 if device.type == "cuda" else 1
+
+
+def default_workers(device: torch.device) -> int:
+    """Loader processes: on a CPU they take cores from the network."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores) if device.type == "cuda" else min(2, cores - 1)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware, for the result."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    found["threads"] = str(torch.get_num_threads())
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:  # Python 3.10
+    total = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        total.update(block)
+    return total.hexdigest()

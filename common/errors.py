@@ -1,0 +1,26 @@
+"""User mistakes: one line on standard error and exit status 2, never a traceback."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what is wrong and what to do about it."""
+
+
+def command(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Turn main(argv=None) into a command line: 0 or its own status, 2 for a UserError, 130 for Ctrl-C."""
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted: nothing was written", file=sys.stderr)
+            return 130
+
+    return run

@@ -1,0 +1,30 @@
+"""Reading photographs as users have them."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from common.errors import UserError
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3), uint8 RGB, upright by its EXIF orientation. Greyscale, palette, RGBA (alpha dropped), CMYK and 16-bit files
+    are converted. Raises UserError for a file that is missing, no image, or truncated."""
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I") or image.mode == "F":
+                return _from_deep_grey(np.asarray(image))
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({error}); replace the file or leave it out") from None
+
+
+def _from_deep_grey(grey: np.ndarray) -> np.ndarray:
+    """16-bit greyscale (Pillow opens it as mode I or I;16, or F for floating point in [0, 1]) to three 8-bit channels."""
+    top = 1.0 if grey.dtype.kind == "f" else 65535.0
+    grey = np.clip(grey / top * 255, 0, 255).round().astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

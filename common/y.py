@@ -1,0 +1,120 @@
+"""The Y of Figure 1: a feature extractor f that feeds a projection head g and the rest of the network, the regressor h."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from common.errors import UserError
+from common.protocols import Protocol
+from common.seeds import generator
+
+ADAPTABLE = ("bn", "ln", "cls")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where the feature extractor ends.
+
+    features: (network, x) -> (N, D). width: D. extractor: dotted names of the network's modules that belong to f.
+    """
+
+    features: Callable[[nn.Module, Tensor], Tensor]
+    width: int
+    extractor: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Adaptable:
+    """What test-time adaptation may touch, by dotted name: whole normalisation layers, and tokens (1, ..., D)."""
+
+    layers: dict[str, nn.Module] = field(default_factory=dict)
+    tokens: dict[str, nn.Parameter] = field(default_factory=dict)
+
+
+class YNetwork(nn.Module):
+    """A quality network with a projection head on its features. The network is frozen; so is the head, once drawn.
+
+    projection: width of the head. classifier: whether rotation has a 4-way linear layer of its own on the projection, or reads
+    the projected features as they are.
+    """
+
+    def __init__(self, network: nn.Module, cut: Cut, projection: int = 256, classifier: bool = True):
+        super().__init__()
+        self.network = network
+        self.cut = cut
+        like = next(network.parameters())
+        self.head = nn.Linear(cut.width, projection, device=like.device, dtype=like.dtype)
+        self.classifier = nn.Linear(projection, 4, device=like.device, dtype=like.dtype) if classifier else None
+        self.requires_grad_(False).eval()
+
+    def features(self, x: Tensor) -> Tensor:
+        """f(x): (N, 3, H, W), ImageNet-normalised -> (N, D)."""
+        return self.cut.features(self.network, x)
+
+    def project(self, features: Tensor) -> Tensor:
+        """z = g(f(x)): (N, D) -> (N, 256), in (0, 1)."""
+        return torch.sigmoid(self.head(features))
+
+    def turns(self, features: Tensor) -> Tensor:
+        """Logits of the four rotations, (N, D) -> (N, 4), with no sigmoid before the classifier."""
+        return self.project(features) if self.classifier is None else self.classifier(self.head(features))
+
+    def predict(self, x: Tensor, others: Tensor | None = None) -> Tensor:
+        """q(x) = h(f(x)): (N, 3, H, W) -> (N,), larger = better. others: for a network of several scales, the images that its
+        further scales are made from, where they are not x itself."""
+        return self.network(x) if others is None else self.network(x, others)
+
+    @torch.no_grad()
+    def draw_head(self, seed: int) -> None:
+        """Draw the head as torch.nn.Linear would, from the seed alone (Sec. 3.1: random, and never trained)."""
+        for name, linear in (("head", self.head), ("classifier", self.classifier)):
+            if linear is not None:
+                bound = linear.in_features**-0.5
+                rng = generator(seed, f"projection {name}")
+                for parameter in linear.parameters():
+                    parameter.copy_(torch.from_numpy(rng.uniform(-bound, bound, parameter.shape)))
+
+    def adaptable(self, kinds: Iterable[str]) -> Adaptable:
+        """The layers and tokens of f of the given kinds: "bn", "ln", "cls" (Sec. 3.1, Table 6).
+
+        Raises UserError where f holds none of a kind.
+        """
+        norms = {"bn": _BatchNorm, "ln": nn.LayerNorm}
+        layers, tokens = {}, {}
+        for kind in kinds:
+            if kind not in ADAPTABLE:
+                raise UserError(f"cannot adapt {kind!r}: choose from {', '.join(ADAPTABLE)}")
+            found = {n: p for n, p in self._extractor_parameters() if kind == "cls" and n.endswith("cls_token")}
+            tokens.update(found)
+            if kind in norms:
+                found = {n: m for n, m in self._extractor_modules() if isinstance(m, norms[kind])}
+                layers.update(found)
+            if not found:
+                raise UserError(f"the feature extractor has no {kind} to adapt: choose another cut or another set")
+        return Adaptable(layers, tokens)
+
+    def _extractor_modules(self) -> list[tuple[str, nn.Module]]:
+        prefixes = tuple(f"network.{name}." for name in self.cut.extractor)
+        return [(n, m) for n, m in self.named_modules() if f"{n}.".startswith(prefixes)]
+
+    def _extractor_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        prefixes = tuple(f"network.{name}." for name in self.cut.extractor)
+        return [(n, p) for n, p in self.named_parameters() if n.startswith(prefixes)]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network, where its extractor may end, and the protocols that it knows, by name."""
+
+    network: Callable[[], nn.Module]
+    cuts: dict[str, Cut]
+    protocols: dict[str, Protocol]
+
+    def wrap(self, network: nn.Module, protocol: Protocol) -> YNetwork:
+        """The Y that a protocol asks for around a network of this kind."""
+        if protocol.cut not in self.cuts:
+            raise UserError(f"this network has no cut {protocol.cut!r}: choose from {', '.join(self.cuts)}")
+        return YNetwork(network, self.cuts[protocol.cut], protocol.projection, protocol.rotation_classifier)

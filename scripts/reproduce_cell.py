@@ -1,0 +1,182 @@
+"""One cell of a table: SROCC and PLCC of a network on a data set, by the source and after test-time adaptation.
+
+    python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth --method rank+gc
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+import data.csv_folder
+from common.backbones import BACKBONES
+from common.batches import Photograph
+from common.cell import Scores, run_cell, summary
+from common.device import choose, default_episodes, default_workers, environment, file_sha256
+from common.distortions import TYPES
+from common.errors import UserError, command
+from common.output import check_target, write_csv, write_json
+from common.protocols import METHODS, Method, Protocol
+from common.y import ADAPTABLE
+from weights.loading import load_weights
+
+DATASETS = {"csv": data.csv_folder.read}
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="python -m scripts.reproduce_cell",
+        description=__doc__.split("\n\n")[0],
+    )
+    found.add_argument("--backbone", required=True, choices=BACKBONES)
+    found.add_argument("--dataset", default="csv", choices=DATASETS, help="default: csv")
+    found.add_argument("--data-root", required=True, type=Path, help="folder of the data set; never written to")
+    found.add_argument("--weights", required=True, type=Path, help="checkpoint of the source network")
+    found.add_argument("--method", default="rank+gc", choices=METHODS, help="default: rank+gc")
+    found.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
+    found.add_argument("--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5")
+    found.add_argument("--batch-size", default=8, type=positive, metavar="N", help="images of an episode; default: 8")
+    found.add_argument("--episodes", type=positive, metavar="E", help="episodes at once; by device if left out")
+    found.add_argument("--workers", type=natural, metavar="W", help="loader processes; by device if left out")
+    found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    found.add_argument("--json", type=Path, metavar="OUT.json", help="write configuration and metrics here")
+    found.add_argument("--scores", type=Path, metavar="OUT.csv", help="write the scores of every image here")
+    ablation = found.add_argument_group("ablations", "what is left out is the method's or the protocol's own")
+    ablation.add_argument("--distortion", choices=("best", *TYPES, "all"), help="pairs of the rank loss (Table 3)")
+    ablation.add_argument("--p", type=float, help="share of a batch in a group (Table 4)")
+    ablation.add_argument("--groups", type=int, choices=(2, 3, 4), help="groups of the contrastive loss (Table 5)")
+    ablation.add_argument("--adapt", help=f"what adapts: {', '.join(ADAPTABLE)}, joined by + (Table 6)")
+    ablation.add_argument("--cut", help="where the extractor ends (Table 6): transformer, if LN or CLS adapts")
+    ablation.add_argument("--niter", type=natural, help="steps of an episode (Figure 6)")
+    ablation.add_argument("--lr", type=float, help="learning rate of Adam")
+    ablation.add_argument("--weight", type=float, help="lambda of Eq. 7")
+    ablation.add_argument("--temperature", type=float, help="of the group contrastive loss")
+    ablation.add_argument("--group-form", choices=("pairs", "mean-of-log", "log-of-mean"))
+    ablation.add_argument("--running-from", choices=("all", "clean", "none"), help="passes that move the BN statistics")
+    ablation.add_argument("--answer-from", choices=("running", "batch"), help="BN statistics of the answer")
+    ablation.add_argument(
+        "--leak-state", action="store_const", const=True, help="keep gradients and moments from episode to episode (release)"
+    )
+    return found
+
+
+def positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def settings(args: argparse.Namespace) -> tuple[Protocol, Method]:
+    """The protocol and the method with the ablations that were asked for."""
+
+    def given(*names: str) -> dict:
+        return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+    method = replace(METHODS[args.method], **given("distortion", "p", "groups", "niter"))
+    if args.adapt is not None:
+        method = replace(method, adapt=tuple(args.adapt.split("+")))
+    if not 0 < method.p <= 0.5:
+        raise UserError(f"--p {method.p}: two groups of that share do not fit; choose from above 0 to 0.5")
+    protocol = replace(
+        BACKBONES[args.backbone].protocols[args.protocol],
+        **given("lr", "weight", "temperature", "group_form", "running_from", "answer_from", "leak_state", "cut"),
+    )
+    if args.cut is None and {"ln", "cls"} & set(method.adapt):
+        protocol = replace(protocol, cut="transformer")
+    return protocol, method
+
+
+def table(result: dict) -> str:
+    """The result as people read it."""
+    rows = [f"{'':8s}  {'SROCC':>15s}  {'PLCC':>15s}  {'PLCC logistic':>15s}  {'KROCC':>15s}  {'RMSE':>15s}"]
+    for which in ("source", "adapted"):
+        cells = (_cell(result[which][name]) for name in ("srocc", "plcc", "plcc_logistic", "krocc", "rmse"))
+        rows.append(f"{which:8s}  " + "  ".join(f"{cell:>15s}" for cell in cells))
+    gain = result["srocc_gain"]
+    if gain["interval_95"] is not None:
+        low, high = gain["interval_95"]
+        rows.append(f"gain in SROCC {gain['mean']:+.4f}, 95% interval over images {low:+.4f} to {high:+.4f}")
+    return "\n".join(rows)
+
+
+def _cell(value: dict[str, float | None]) -> str:
+    return "undefined" if value["mean"] is None else f"{value['mean']:.4f} ± {value['std']:.4f}"
+
+
+def score_rows(scores: Scores, photographs: Sequence[Photograph]) -> list[tuple]:
+    """image, mos, seed, source_score, adapted_score, distortion: one row per image and seed."""
+    return [
+        (photograph.key, photograph.mos, seed, float(scores.source[s, i]), float(scores.adapted[s, i]), _type(scores.choice[s, i]))
+        for s, seed in enumerate(scores.seeds)
+        for i, photograph in enumerate(photographs)
+    ]
+
+
+def _type(choice: int) -> str:
+    return TYPES[choice] if choice >= 0 else ""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    for target in (args.json, args.scores):
+        check_target(target, args.data_root)
+    protocol, method = settings(args)
+    device = choose(args.device)
+    episodes = args.episodes or (1 if protocol.leak_state else default_episodes(device))
+    if protocol.leak_state and episodes > 1:
+        raise UserError("--leak-state passes state from one episode to the next: leave out --episodes")
+    workers = default_workers(device) if args.workers is None else args.workers
+    photographs = DATASETS[args.dataset](args.data_root)
+    network = BACKBONES[args.backbone].network()
+    load_weights(network, args.weights)
+    y = BACKBONES[args.backbone].wrap(network, protocol).to(device, memory_format=torch.channels_last)
+    scores = run_cell(
+        y,
+        photographs,
+        protocol,
+        method,
+        seeds=range(args.seeds),
+        batch_size=args.batch_size,
+        episodes=episodes,
+        workers=workers,
+    )
+    result = {
+        "config": {
+            "backbone": args.backbone,
+            "dataset": args.dataset,
+            "data_root": str(args.data_root),
+            "weights": {"file": str(args.weights), "sha256": file_sha256(args.weights)},
+            "method": asdict(method),
+            "protocol": asdict(protocol),
+            "seeds": list(range(args.seeds)),
+            "batch_size": args.batch_size,
+            "episodes": episodes,
+            "workers": workers,
+            "device": str(device),
+        },
+        "environment": environment(device),
+        **summary(scores, photographs),
+    }
+    print(f"{args.backbone}, {args.method}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds")
+    print(table(result))
+    for note in scores.notes():
+        print(f"note: {note}")
+    print(f"{scores.seconds:.1f} s, {result['images_per_second']:.2f} images/s")
+    if args.json:
+        write_json(args.json, result)
+    if args.scores:
+        header = ("image", "mos", "seed", "source_score", "adapted_score", "distortion")
+        write_csv(args.scores, header, score_rows(scores, photographs))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

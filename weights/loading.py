@@ -1,0 +1,72 @@
+"""Checkpoints into networks, strictly, and without ever executing what a file brings along."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from common.errors import UserError
+
+WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # under which training code stores a state dict
+SPLIT = {"model_backbone_state_dict": "backbone.", "model_transformer_state_dict": "transformer."}  # two in one file
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Fill a network from a checkpoint: a state dict, bare or wrapped, of torch.save or safetensors.
+
+    Every entry must fit by name and shape. Raises UserError that names the entries which do not.
+    """
+    own, given = network.state_dict(), read_state_dict(path)
+    for key in own.keys() - given.keys():
+        if key.endswith("num_batches_tracked"):  # not in files of PyTorch before 0.4.1, and read by nobody here
+            given[key] = own[key]
+    missing, unknown = own.keys() - given.keys(), given.keys() - own.keys()
+    misshapen = [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & given.keys()
+        if given[key].shape != own[key].shape
+    ]
+    faults = [
+        f"{len(keys)} entries {what} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
+        for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
+        if keys
+    ]
+    if faults:
+        raise UserError(f"{path} does not fit this network: {'; '.join(faults)}. Is it a checkpoint of another one?")
+    broken = sorted(key for key, value in given.items() if value.is_floating_point() and not value.isfinite().all())
+    if broken:
+        raise UserError(f"{path} holds values that are not finite ({', '.join(broken[:3])}): the file is damaged")
+    network.load_state_dict(given)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Names and tensors of a checkpoint file, on the CPU."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} holds more than tensors, or is no checkpoint: it was not loaded, since a pickle can execute code. "
+            "Save the state dict alone"
+        ) from None
+    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from None
+    return _unwrapped(content, path)
+
+
+def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and SPLIT.keys() <= content.keys():
+        content = {prefix + key: value for part, prefix in SPLIT.items() for key, value in content[part].items()}
+    while isinstance(content, dict) and (inner := next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)):
+        content = content[inner]
+    if not (isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())):
+        raise UserError(f"{path} holds no state dict: save network.state_dict() of the source network")
+    if all(key.startswith("module.") for key in content):  # of nn.DataParallel
+        content = {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
