@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.batches import Batch
-from common.errors import UserError
 from common.episodes import EpisodeState, inhabit, pass_momenta
+from common.errors import UserError
 from common.losses import group_contrastive_loss, rank_loss, rotate, split_groups
 from common.protocols import Method, Protocol
 from common.y import YNetwork
@@ -115,9 +115,7 @@ class Adapter:
             return [None] * len(images.sizes)
         return [split_groups(q, self.method.p, self.method.groups) for q in source.scores.split(images.sizes)]
 
-    def adapt(
-        self, images: Images, source: Source, groups: Sequence[list[Tensor] | None]
-    ) -> tuple[EpisodeState, Tensor]:
+    def adapt(self, images: Images, source: Source, groups: Sequence[list[Tensor] | None]) -> tuple[EpisodeState, Tensor]:
         """Steps 1 and 5: the adapted episodes, and the loss of each step and episode, (niter, E)."""
         protocol = self.protocol
         state, optimiser = self._start(images.sizes)
@@ -178,9 +176,7 @@ class Adapter:
         chosen = images.pairs[source.choice, :, torch.arange(len(source.choice), device=self.device)]  # (M, 2, 3, S, S)
         return chosen.transpose(0, 1)[None]
 
-    def _losses(
-        self, features: Sequence[Tensor], images: Images, groups: Sequence[list[Tensor] | None]
-    ) -> Tensor:
+    def _losses(self, features: Sequence[Tensor], images: Images, groups: Sequence[list[Tensor] | None]) -> Tensor:
         """The loss of each episode (Eq. 7), (E,). features: of each pass, (M, D)."""
         if self.method.rotation:
             logits = self.y.turns(features[0]).split(images.sizes)

@@ -71,9 +71,7 @@ class Views(Dataset):
         turns = generator(self.seed, "rotation", key).integers(4)
         return index, unit(crop), pairs, turns, place.enlarges(image)
 
-    def _distorted(
-        self, image: np.ndarray, crop: np.ndarray, place: Placement, kind: str, level: str, key: str
-    ) -> np.ndarray:
+    def _distorted(self, image: np.ndarray, crop: np.ndarray, place: Placement, kind: str, level: str, key: str) -> np.ndarray:
         whole = self.severities.whole_image and kind != "blur"
         distorted = distort(image if whole else crop, kind, level, self.severities, self.seed, key)
         return unit(place((distorted * 255).round().astype(np.uint8))) if whole else distorted

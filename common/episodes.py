@@ -53,7 +53,9 @@ def inhabit(
     try:
         for name, layer in adaptable.layers.items():
             touched.append(_saved(layer))
-            parameters = {n: state.parameters[f"{name}.{n}"].unbind() for n in layer._parameters if layer._parameters[n] is not None}
+            parameters = {
+                n: state.parameters[f"{name}.{n}"].unbind() for n in layer._parameters if layer._parameters[n] is not None
+            }
             buffers = {n: state.buffers[f"{name}.{n}"].unbind() for n in layer._buffers if layer._buffers[n] is not None}
             if hasattr(layer, "momentum"):  # batch normalisation
                 layer.training = batch_statistics

@@ -26,9 +26,7 @@ def split_groups(scores: Tensor, p: float = 0.25, groups: int = 2) -> list[Tenso
     return [order[start : start + size] for start in starts]
 
 
-def group_contrastive_loss(
-    z: Tensor, groups: Sequence[Tensor], temperature: float = 0.1, form: GroupForm = "pairs"
-) -> Tensor:
+def group_contrastive_loss(z: Tensor, groups: Sequence[Tensor], temperature: float = 0.1, form: GroupForm = "pairs") -> Tensor:
     """Group contrastive loss (Eqs. 2-3), summed over every pair of groups.
 
     z: (N, D). groups: indices into z. With s the cosine similarity, for every ordered pair i != j of one group, k over the other:

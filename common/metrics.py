@@ -63,7 +63,12 @@ def gain_interval(
         times = np.bincount(rng.integers(len(mos), size=len(mos)), minlength=len(mos)).astype(float)
         target = ranked_mos.weighted(times)
         gains.append(
-            np.mean([_correlation(a.weighted(times), target, times) - _correlation(b.weighted(times), target, times) for b, a in ranked])
+            np.mean(
+                [
+                    _correlation(a.weighted(times), target, times) - _correlation(b.weighted(times), target, times)
+                    for b, a in ranked
+                ]
+            )
         )
     outside = 100 * (1 - level) / 2
     low, high = np.nanpercentile(gains, (outside, 100 - outside))

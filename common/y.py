@@ -18,7 +18,7 @@ ADAPTABLE = ("bn", "ln", "cls")
 class Cut:
     """Where the feature extractor ends.
 
-    features: (network, x) -> (N, D). width: D. extractor: dotted names of the network's modules that belong to f.
+    features: (network, x) -> (N, D). width: D. extractor: dotted names of the network's modules and parameters that belong to f.
     """
 
     features: Callable[[nn.Module, Tensor], Tensor]
@@ -87,22 +87,18 @@ class YNetwork(nn.Module):
         for kind in kinds:
             if kind not in ADAPTABLE:
                 raise UserError(f"cannot adapt {kind!r}: choose from {', '.join(ADAPTABLE)}")
-            found = {n: p for n, p in self._extractor_parameters() if kind == "cls" and n.endswith("cls_token")}
-            tokens.update(found)
-            if kind in norms:
-                found = {n: m for n, m in self._extractor_modules() if isinstance(m, norms[kind])}
-                layers.update(found)
+            if kind == "cls":
+                found = {n: p for n, p in self.named_parameters() if n.endswith("cls_token") and self._in_extractor(n)}
+                tokens |= found
+            else:
+                found = {n: m for n, m in self.named_modules() if isinstance(m, norms[kind]) and self._in_extractor(n)}
+                layers |= found
             if not found:
                 raise UserError(f"the feature extractor has no {kind} to adapt: choose another cut or another set")
         return Adaptable(layers, tokens)
 
-    def _extractor_modules(self) -> list[tuple[str, nn.Module]]:
-        prefixes = tuple(f"network.{name}." for name in self.cut.extractor)
-        return [(n, m) for n, m in self.named_modules() if f"{n}.".startswith(prefixes)]
-
-    def _extractor_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        prefixes = tuple(f"network.{name}." for name in self.cut.extractor)
-        return [(n, p) for n, p in self.named_parameters() if n.startswith(prefixes)]
+    def _in_extractor(self, name: str) -> bool:
+        return any(f"{name}.".startswith(f"network.{part}.") for part in self.cut.extractor)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,9 @@ def _label_file(root: Path) -> Path:
     if not files:
         raise UserError(f"{root}: no CSV file; put one there with the columns {', '.join(COLUMNS)}")
     if len(files) > 1:
-        raise UserError(f"{root}: {len(files)} CSV files ({_shown([file.name for file in files])}): give the path of the one to read")
+        raise UserError(
+            f"{root}: {len(files)} CSV files ({_shown([file.name for file in files])}): give the path of the one to read"
+        )
     return files[0]
 
 

@@ -97,9 +97,7 @@ class Regressor(nn.Module):
         super().__init__()
         self.conv_enc = nn.Conv2d(2048, WIDTH, 1)
         self.transformer = Transformer()
-        self.projection = nn.Sequential(
-            nn.Linear(WIDTH, 1152, bias=False), nn.GELU(), nn.Linear(1152, 1, bias=False)
-        )
+        self.projection = nn.Sequential(nn.Linear(WIDTH, 1152, bias=False), nn.GELU(), nn.Linear(1152, 1, bias=False))
 
     def encode(self, maps: list[Tensor]) -> Tensor:
         """Maps of the three scales (N, 2048, h, w) -> CLS output of the encoder, (N, WIDTH)."""

@@ -14,9 +14,7 @@ BACKBONE = Backbone(
     cuts={
         "resnet": Cut(lambda net, x: pooled(net.backbone, x), 2048, ("backbone",)),
         # Table 6: the encoder belongs to the extractor, its CLS output is the feature.
-        "transformer": Cut(
-            lambda net, x: net.encode(x), 192, ("backbone", "transformer.conv_enc", "transformer.transformer")
-        ),
+        "transformer": Cut(lambda net, x: net.encode(x), 192, ("backbone", "transformer.conv_enc", "transformer.transformer")),
     },
     protocols={
         "paper": replace(PAPER, view=View(crop="whole")),

@@ -1,6 +1,6 @@
 """One cell of a table: SROCC and PLCC of a network on a data set, by the source and after test-time adaptation.
 
-    python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth --method rank+gc
+python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth --method rank+gc
 """
 
 import argparse
@@ -14,6 +14,7 @@ import data.csv_folder
 from common.backbones import BACKBONES
 from common.batches import Photograph
 from common.cell import Scores, run_cell, summary
+from common.cli import natural, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.distortions import TYPES
 from common.errors import UserError, command
@@ -62,18 +63,6 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def natural(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
-
-
 def settings(args: argparse.Namespace) -> tuple[Protocol, Method]:
     """The protocol and the method with the ablations that were asked for."""
 
@@ -114,7 +103,14 @@ def _cell(value: dict[str, float | None]) -> str:
 def score_rows(scores: Scores, photographs: Sequence[Photograph]) -> list[tuple]:
     """image, mos, seed, source_score, adapted_score, distortion: one row per image and seed."""
     return [
-        (photograph.key, photograph.mos, seed, float(scores.source[s, i]), float(scores.adapted[s, i]), _type(scores.choice[s, i]))
+        (
+            photograph.key,
+            photograph.mos,
+            seed,
+            float(scores.source[s, i]),
+            float(scores.adapted[s, i]),
+            _type(scores.choice[s, i]),
+        )
         for s, seed in enumerate(scores.seeds)
         for i, photograph in enumerate(photographs)
     ]

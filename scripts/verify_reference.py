@@ -22,7 +22,6 @@ from tqdm import tqdm
 from common.adapter import Adapter, Images, Source
 from common.backbones import BACKBONES
 from common.distortions import TYPES, blur
-from common.episodes import EpisodeState
 from common.errors import UserError, command
 from common.protocols import METHODS, Method, Protocol
 from common.y import YNetwork

@@ -1,0 +1,256 @@
+"""Laws of the adaptation loop, and the loop itself against a plain transcription, on a small network in float64."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.adapter import MEAN, STD, Adapter
+from common.episodes import pass_momenta
+from common.errors import UserError
+from common.losses import group_contrastive_loss, rank_loss
+from common.protocols import METHODS, PAPER, RELEASED
+from tests.conftest import make_batch, make_small
+
+LOSSES = ["rotation", "rank", "gc", "rank+gc"]
+
+
+def normalised(x):
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (MEAN, STD))
+    return (x - mean) / std
+
+
+def by_hand(y, batch):
+    """rank+gc under `paper`, as a reader of the paper would write it for one batch: a copy, train mode, one Adam."""
+    q = lambda x: y.predict(x).detach()  # noqa: E731
+    clean, pairs = normalised(batch.clean), normalised(batch.pairs)
+    source = q(clean)
+    gaps = torch.stack([(q(low) - q(high)).abs() for high, low in pairs])
+    choice = gaps.argmax(0)
+    high = torch.stack([pairs[choice[i], 0, i] for i in range(len(clean))])
+    low = torch.stack([pairs[choice[i], 1, i] for i in range(len(clean))])
+    order = source.argsort()
+    adapted = copy.deepcopy(y)
+    trunk = adapted.network.trunk
+    parameters = [p.requires_grad_() for m in trunk if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=1e-3)
+    losses = []
+    for _ in range(3):
+        trunk.train()
+        z_low, z_high, z = (torch.sigmoid(adapted.head(trunk(x).mean((2, 3)))) for x in (low, high, clean))
+        loss = rank_loss(z, z_high, z_low) + group_contrastive_loss(z, [order[:2], order[-2:]], 0.1)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    trunk.eval()
+    return adapted.predict(clean).detach(), losses, choice
+
+
+def test_the_loop_equals_a_plain_transcription(small):
+    batch = make_batch(8, 0)
+    expected, losses, choice = by_hand(small, batch)
+    (outcome,) = Adapter(small, PAPER, METHODS["rank+gc"])([batch])
+    assert len(set(choice.tolist())) > 1  # else the choice is not tested
+    assert torch.equal(outcome.choice, choice)
+    torch.testing.assert_close(outcome.losses, torch.tensor(losses, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(outcome.adapted, expected, rtol=1e-10, atol=0)
+    assert not torch.allclose(outcome.adapted, outcome.source, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", [*LOSSES, "bn-stats"])
+def test_nothing_is_left_behind(small, method):
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    first, second = make_batch(8, 1), make_batch(8, 2)
+    adapter = Adapter(small, PAPER, METHODS[method])
+    adapter([first])
+    after_another = adapter([second])[0]
+    alone = Adapter(make_small(), PAPER, METHODS[method])([second])[0]
+    assert torch.equal(after_another.adapted, alone.adapted)
+    assert torch.equal(after_another.losses, alone.losses)
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    assert not any(module.training or "forward" in vars(module) for module in small.modules())
+    assert all(p.grad is None and not p.requires_grad for p in small.parameters())
+
+
+def test_nothing_is_left_behind_after_an_error(small, monkeypatch):
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    monkeypatch.setattr(small.network.trunk[3], "forward", lambda x: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Adapter(small, PAPER, METHODS["gc"]).adapt(*_prepared(small, "gc"))
+    monkeypatch.undo()
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    assert not any(module.training or "forward" in vars(module) for module in small.modules())
+
+
+def _prepared(y, method):
+    adapter = Adapter(make_small(), PAPER, METHODS[method])
+    images = adapter.images([make_batch(8, 1)])
+    source = adapter.source(images)
+    return images, source, adapter.groups(images, source)
+
+
+@pytest.mark.parametrize(
+    "cut, adapt, moving",
+    [
+        ("resnet", ("bn",), {"network.trunk.1", "network.trunk.4"}),
+        ("transformer", ("bn",), {"network.trunk.1", "network.trunk.4"}),
+        ("transformer", ("ln",), {"network.norm"}),
+        ("transformer", ("cls",), {"network"}),
+        ("transformer", ("ln", "cls"), {"network.norm", "network"}),
+    ],
+)
+def test_only_what_was_asked_for_moves(cut, adapt, moving):
+    y = make_small(cut)
+    method = replace(METHODS["rank+gc"], adapt=adapt)
+    adapter = Adapter(y, PAPER, method)
+    images = adapter.images([make_batch(8, 1)])
+    source = adapter.source(images)
+    state, _ = adapter.adapt(images, source, adapter.groups(images, source))
+    tensors = {**state.parameters, **state.buffers}
+    own = y.state_dict()
+    assert {name.rpartition(".")[0] for name in tensors} == moving
+    assert not any(torch.equal(value[0], own[name]) for name, value in tensors.items())
+
+
+@pytest.mark.parametrize("cut, adapt", [("resnet", ("bn",)), ("transformer", ("bn", "ln", "cls"))])
+@pytest.mark.parametrize("method", LOSSES)
+def test_episodes_at_once_equal_episodes_alone(cut, adapt, method):
+    y = make_small(cut)
+    batches = [make_batch(8, 1), make_batch(8, 2), make_batch(5, 3)]
+    adapter = Adapter(y, PAPER, replace(METHODS[method], adapt=adapt))
+    alone = [adapter([batch])[0] for batch in batches]
+    for together in ([*adapter(batches[:2]), *adapter(batches[2:])], adapter(batches)):
+        for one, other in zip(alone, together):
+            torch.testing.assert_close(other.adapted, one.adapted, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(other.losses, one.losses, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("method", METHODS)
+def test_small_batches(small, method, n):
+    (outcome,) = Adapter(small, PAPER, METHODS[method])([make_batch(n, n)])
+    assert outcome.adapted.shape == (n,) and outcome.adapted.isfinite().all() and not outcome.fell_back
+    assert outcome.group_left_out == (METHODS[method].group and n < 4)
+    unadapted = method == "source" or (method == "gc" and n < 4)
+    assert torch.equal(outcome.adapted, outcome.source) == unadapted
+
+
+def test_an_episode_without_a_loss_stays_at_the_source_among_others(small):
+    adapter = Adapter(small, PAPER, METHODS["gc"])
+    full, short = adapter([make_batch(8, 1), make_batch(3, 2)])
+    assert torch.equal(short.adapted, short.source) and short.group_left_out
+    torch.testing.assert_close(full.adapted, adapter([make_batch(8, 1)])[0].adapted, rtol=1e-9, atol=1e-9)
+
+
+def test_a_loss_that_is_not_finite_falls_back_and_spares_the_others(small):
+    poisoned = make_batch(8, 2)
+    poisoned.pairs[:, 0] = float("nan")
+    adapter = Adapter(small, PAPER, METHODS["rank"])
+    healthy, broken = adapter([make_batch(8, 1), poisoned])
+    assert broken.fell_back and torch.equal(broken.adapted, broken.source)
+    assert not healthy.fell_back and not torch.equal(healthy.adapted, healthy.source)
+    torch.testing.assert_close(healthy.adapted, adapter([make_batch(8, 1)])[0].adapted, rtol=1e-9, atol=1e-9)
+
+
+def test_a_source_that_is_not_finite_is_the_users_mistake(small):
+    small.network.regressor[2].bias.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="weights are damaged"):
+        Adapter(small, PAPER, METHODS["source"])([make_batch(2, 0)])
+
+
+def running_after(y, protocol, method="rank+gc"):
+    adapter = Adapter(y, protocol, METHODS[method])
+    images = adapter.images([make_batch(8, 1)])
+    source = adapter.source(images)
+    state, _ = adapter.adapt(images, source, adapter.groups(images, source))
+    return state.buffers["network.trunk.1.running_mean"][0]
+
+
+def test_which_passes_move_the_running_statistics(small):
+    """The first BN's input depends on no adapted parameter, so that its statistics have a closed form."""
+    conv, bn = small.network.trunk[0], small.network.trunk[1]
+    clean = normalised(make_batch(8, 1).clean)
+    mean = conv(clean).mean((0, 2, 3))
+    start = bn.running_mean
+    torch.testing.assert_close(running_after(small, replace(PAPER, running_from="none")), start, rtol=0, atol=0)
+    only_clean = start * 0.9**3 + mean * (1 - 0.9**3)
+    torch.testing.assert_close(running_after(small, replace(PAPER, running_from="clean")), only_clean)
+    torch.testing.assert_close(running_after(small, PAPER, "gc"), only_clean)
+    torch.testing.assert_close(running_after(small, PAPER, "bn-stats"), only_clean)
+    adapter = Adapter(small, PAPER, METHODS["rank"])
+    images = adapter.images([make_batch(8, 1)])
+    high, low = adapter._pairs(images, adapter.source(images))[0]
+    expected = start
+    for x in (low, high, clean) * 3:
+        expected = 0.9 * expected + 0.1 * conv(x).mean((0, 2, 3))
+    torch.testing.assert_close(running_after(small, PAPER), expected)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 2], [2, 0, 1, 2], [2], []])
+def test_momenta_leave_what_the_order_would(order):
+    statistics, m = [1.0, -2.0, 5.0], 0.1
+    expected = 3.0
+    for index in order:
+        expected = (1 - m) * expected + m * statistics[index]
+    found = 3.0
+    for value, momentum in zip(statistics, pass_momenta(order, 3)):
+        found = (1 - momentum(m)) * found + momentum(m) * value
+    assert found == pytest.approx(expected, rel=1e-14)
+
+
+def test_an_answer_from_batch_statistics_ignores_the_running_ones(small):
+    protocol = replace(PAPER, answer_from="batch")
+    moved = Adapter(small, protocol, METHODS["rank+gc"])([make_batch(8, 1)])[0]
+    still = Adapter(small, replace(protocol, running_from="none"), METHODS["rank+gc"])([make_batch(8, 1)])[0]
+    assert torch.equal(moved.adapted, still.adapted)
+    assert not torch.allclose(moved.adapted, Adapter(small, PAPER, METHODS["rank+gc"])([make_batch(8, 1)])[0].adapted)
+
+
+def test_leaked_state_makes_an_episode_depend_on_the_one_before(small):
+    leaking = Adapter(small, replace(RELEASED, leak_state=True), METHODS["rank+gc"])
+    first, second = leaking([make_batch(8, 1)])[0], leaking([make_batch(8, 2)])[0]
+    clean = Adapter(small, RELEASED, METHODS["rank+gc"])
+    assert torch.equal(first.adapted, clean([make_batch(8, 1)])[0].adapted)
+    assert not torch.allclose(second.adapted, clean([make_batch(8, 2)])[0].adapted, rtol=1e-6)
+    with pytest.raises(ValueError, match="cannot run at once"):
+        leaking([make_batch(8, 1), make_batch(8, 2)])
+
+
+def test_gradients_accumulate_only_where_the_release_does(small):
+    once, twice = (
+        Adapter(small, replace(PAPER, accumulate_gradients=accumulate), METHODS["gc"])([make_batch(8, 1)])[0].losses
+        for accumulate in (False, True)
+    )
+    assert torch.equal(once[:2], twice[:2]) and not torch.equal(once[2], twice[2])
+
+
+def test_single_types_and_all_of_them(small):
+    batch = make_batch(8, 1)
+    single = []
+    for index in range(3):
+        method = replace(METHODS["rank"], distortion="noise", niter=1)
+        one = batch._replace(pairs=batch.pairs[[index]])
+        outcome = Adapter(small, PAPER, method)([one])[0]
+        assert outcome.choice is None
+        single.append(float(outcome.losses[0]))
+    everything = Adapter(small, PAPER, replace(METHODS["rank"], distortion="all", niter=1))([batch])[0]
+    assert float(everything.losses[0]) == pytest.approx(sum(single), rel=1e-12)
+
+
+def test_rotation_is_cross_entropy_on_the_unsquashed_projection(small):
+    batch = make_batch(8, 1)
+    (outcome,) = Adapter(small, PAPER, replace(METHODS["rotation"], niter=1))([batch])
+    turned = torch.stack([torch.rot90(x, int(k), (1, 2)) for x, k in zip(normalised(batch.clean), batch.quarter_turns)])
+    features = copy.deepcopy(small).network.trunk.train()(turned).mean((2, 3))
+    expected = F.cross_entropy(small.classifier(small.head(features)), batch.quarter_turns)
+    assert float(outcome.losses[0]) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("kinds, message", [(("ln",), "no ln to adapt"), (("gn",), "cannot adapt 'gn'")])
+def test_nothing_to_adapt_is_the_users_mistake(small, kinds, message):
+    with pytest.raises(UserError, match=message):
+        Adapter(small, PAPER, replace(METHODS["gc"], adapt=kinds))
