@@ -135,6 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     network = BACKBONES[args.backbone].network()
     load_weights(network, args.weights)
     y = BACKBONES[args.backbone].wrap(network, protocol).to(device, memory_format=torch.channels_last)
+    print(f"{args.backbone}, {args.method}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds", flush=True)
     scores = run_cell(
         y,
         photographs,
@@ -162,7 +163,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "environment": environment(device),
         **summary(scores, photographs),
     }
-    print(f"{args.backbone}, {args.method}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds")
     print(table(result))
     for note in scores.notes():
         print(f"note: {note}")

@@ -140,8 +140,8 @@ def thinned(x: Tensor) -> np.ndarray:
     return x.detach().flatten()[:: max(1, x.numel() // STORED)].numpy()
 
 
-def computed(reference: Reference) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array of a file, computed here."""
+def computed(reference: Reference, runs: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a file that stand for these runs or for none, computed here."""
     backbone = BACKBONES[reference.meta["backbone"]]
     protocol = backbone.protocols["released"]
     for name in ("lr", "temperature"):
@@ -156,7 +156,7 @@ def computed(reference: Reference) -> Iterator[tuple[str, np.ndarray]]:
     with torch.no_grad():
         features = y.features(images.clean)
     yield "features", features[:, :: features.shape[1] // reference.arrays["features"].shape[1]].numpy()
-    for run in reference.runs:
+    for run in runs:
         reference.fill_head(y, run)
         yield from computed_run(run, y, protocol, method_of(run, reference.meta), images, source)
 
@@ -188,18 +188,21 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(difference) if np.isfinite(difference) else float("inf")
 
 
-def verify(path: Path) -> bool:
+def verify(path: Path, only: Sequence[str] | None = None) -> bool:
+    """Compare one file, or only some of its runs, and print how each array fares."""
     reference = Reference.read(path)
+    runs = [run for run in reference.runs if only is None or run in only]
     print(f"{path}: {reference.meta['backbone']}, seed {reference.meta['seed']}", flush=True)
-    compared, agreed = set(), True
-    for name, found in tqdm(computed(reference), total=len(reference.arrays), unit="array", leave=False, disable=None):
-        if name not in reference.arrays:  # a file need not store all that is computed
+    wanted = {name for name in reference.arrays if "/" not in name or name.split("/")[0] in runs}
+    agreed = True
+    for name, found in tqdm(computed(reference, runs), total=len(wanted), unit="array", leave=False, disable=None):
+        if name not in wanted:  # a file need not store all that is computed
             continue
+        wanted.remove(name)
         largest = error(found, reference.arrays[name])
-        compared.add(name)
         agreed &= largest <= TOLERANCE
         tqdm.write(f"  {name:32s} {largest:8.1e}  {'ok' if largest <= TOLERANCE else 'FAIL'}")
-    for name in sorted(reference.arrays.keys() - compared):
+    for name in sorted(wanted):
         agreed = False
         print(f"  {name:32s} {'-':>8s}  FAIL: not computed here")
     return agreed
@@ -209,7 +212,11 @@ def verify(path: Path) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.verify_reference", description=__doc__.split("\n\n")[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.npz")
-    agreed = [verify(path) for path in parser.parse_args(argv).files]
+    parser.add_argument(
+        "--runs", nargs="+", metavar="RUN", help="only these, of rank gc rank+gc rotation and the distortion types"
+    )
+    args = parser.parse_args(argv)
+    agreed = [verify(path, args.runs) for path in args.files]
     print("ok" if all(agreed) else "FAIL")
     return 0 if all(agreed) else 1
 

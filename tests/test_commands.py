@@ -1,0 +1,231 @@
+"""The command lines as users run them: results, bad input, and interruption."""
+
+import csv
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.backbones import BACKBONES
+from scripts import benchmark, reproduce_cell
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "metaiqa.pth"
+    torch.save(BACKBONES["metaiqa"].network().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    names = [f"{i}.png" for i in range(11)]
+    for i, name in enumerate(names):
+        blocks = rng.integers(0, 256, (40 // (1 + i % 4), 40, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((250, 200 + 10 * i)).save(folder / name)
+    write_labels(folder, names)
+    return folder
+
+
+def write_labels(folder, names):
+    (folder / "scores.csv").write_text("image_name,MOS\n" + "".join(f"{name},{int(name.split('.')[0])}\n" for name in names))
+
+
+def cell(photographs, weights, *options):
+    return [
+        *("--backbone", "metaiqa", "--data-root", str(photographs), "--weights", str(weights)),
+        *("--device", "cpu", "--workers", "0", "--niter", "1", "--seeds", "1", *options),
+    ]
+
+
+def read_scores(path):
+    with path.open() as file:
+        return {(row["image"], row["seed"]): row for row in csv.DictReader(file)}
+
+
+def test_a_cell(photographs, weights, tmp_path, capsys):
+    listing = sorted((p.name, p.stat().st_mtime_ns) for p in photographs.iterdir())
+    outputs = ["--json", str(tmp_path / "new/cell.json"), "--scores", str(tmp_path / "new/scores.csv")]
+    assert reproduce_cell.main(cell(photographs, weights, "--seeds", "2", *outputs)) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "new/cell.json").read_text())
+    rows = read_scores(tmp_path / "new/scores.csv")
+    assert len(rows) == 22 and result["n_images"] == 11
+    assert list(rows["0.png", "0"]) == ["image", "mos", "seed", "source_score", "adapted_score", "distortion"]
+    assert {row["distortion"] for row in rows.values()} <= {"blur", "compression", "noise"}
+    assert result["config"]["method"]["niter"] == 1 and len(result["config"]["weights"]["sha256"]) == 64
+    for which in ("source", "adapted"):
+        per_seed = [seed[which]["srocc"] for seed in result["seeds"]]
+        for seed, srocc in enumerate(per_seed):
+            scores = [float(rows[f"{i}.png", str(seed)][f"{which}_score"]) for i in range(11)]
+            ranks = np.argsort(np.argsort(scores))
+            assert srocc == pytest.approx(np.corrcoef(ranks, np.arange(11))[0, 1])
+        assert result[which]["srocc"]["mean"] == pytest.approx(np.mean(per_seed))
+        assert result[which]["srocc"]["std"] == pytest.approx(np.std(per_seed, ddof=1))
+    low, high = result["srocc_gain"]["interval_95"]
+    assert low <= result["srocc_gain"]["mean"] <= high
+    assert result["episodes"] == {"total": 4, "group_loss_left_out": 2, "fell_back_to_source": 0}
+    assert "note: 2 of 4 episodes had too few images for the group loss" in printed
+    assert "views are of images smaller than the crop" in printed and f"{result['adapted']['srocc']['mean']:.4f}" in printed
+    assert listing == sorted((p.name, p.stat().st_mtime_ns) for p in photographs.iterdir())
+
+
+def test_scores_depend_neither_on_workers_nor_on_the_order_of_files(photographs, weights, tmp_path):
+    def run(name, *options):
+        assert reproduce_cell.main(cell(photographs, weights, "--scores", str(tmp_path / name), *options)) == 0
+        return read_scores(tmp_path / name)
+
+    first = run("a.csv")
+    try:
+        write_labels(photographs, [f"{i}.png" for i in (5, 3, 10, 0, 9, 1, 8, 2, 7, 6, 4)])
+        assert run("b.csv", "--workers", "2") == first
+    finally:
+        write_labels(photographs, [f"{i}.png" for i in range(11)])
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+@pytest.mark.parametrize(
+    "options", [["--method", "source"], ["--method", "rotation"], ["--distortion", "all", "--batch-size", "4"]]
+)
+def test_methods_and_protocols_run(photographs, weights, protocol, options, capsys):
+    assert reproduce_cell.main(cell(photographs, weights, "--protocol", protocol, *options)) == 0
+    assert "images/s" in capsys.readouterr().out
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_that_would_execute_code_is_refused(photographs, tmp_path, capsys):
+    harmful = Harmful()
+    harmful.path = tmp_path / "executed"
+    for name, save in (("torch.pth", torch.save), ("plain.pth", lambda value, path: path.write_bytes(pickle.dumps(value)))):
+        save({"weight": torch.zeros(1), "harm": harmful}, tmp_path / name)
+        assert reproduce_cell.main(cell(photographs, tmp_path / name)) == 2
+        assert "was not loaded" in capsys.readouterr().err
+    assert not harmful.path.exists()
+
+
+def test_checkpoints_as_they_come(weights, tmp_path):
+    from safetensors.torch import save_file
+
+    from weights.loading import read_state_dict
+
+    bare = torch.load(weights, weights_only=True)
+    save_file(bare, tmp_path / "bare.safetensors")
+    torch.save({"state_dict": {f"module.{key}": value for key, value in bare.items()}, "epoch": 3}, tmp_path / "parallel.pth")
+    halves = {"model_backbone_state_dict": {"a": torch.zeros(1)}, "model_transformer_state_dict": {"b": torch.ones(1)}}
+    torch.save({**halves, "epoch": 3, "optimizer_state_dict": {"state": {}}}, tmp_path / "halves.pth")
+    for name in ("bare.safetensors", "parallel.pth"):
+        found = read_state_dict(tmp_path / name)
+        assert found.keys() == bare.keys() and all(torch.equal(found[key], bare[key]) for key in bare)
+    assert read_state_dict(tmp_path / "halves.pth").keys() == {"backbone.a", "transformer.b"}
+
+
+def broken(path, change):
+    state = BACKBONES["metaiqa"].network().state_dict()
+    change(state)
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda state: state.pop("net.fc3.bias"), "1 entries missing (net.fc3.bias)"),
+        (lambda state: state.update(extra=torch.zeros(1)), "1 entries unknown (extra)"),
+        (lambda state: state.update({"net.fc3.bias": torch.zeros(2)}), "net.fc3.bias is (2,), not (1,)"),
+        (lambda state: state["net.fc3.bias"].fill_(float("nan")), "not finite (net.fc3.bias)"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_explained(photographs, tmp_path, capsys, change, message):
+    broken(tmp_path / "x.pth", change)
+    assert reproduce_cell.main(cell(photographs, tmp_path / "x.pth")) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--weights", "absent.pth"], "absent.pth: no such checkpoint"),
+        (["--data-root", "absent"], "absent: no such folder"),
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+        (["--adapt", "bn+cls"], "no cut 'transformer'"),
+        (["--p", "0.7"], "--p 0.7"),
+        (["--leak-state", "--episodes", "2"], "--leak-state"),
+    ],
+)
+def test_mistakes_get_one_line_and_status_2(photographs, weights, capsys, options, message):
+    assert reproduce_cell.main(cell(photographs, weights, *options)) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_results_are_not_written_into_the_data_folder(photographs, weights, capsys):
+    assert reproduce_cell.main(cell(photographs, weights, "--json", str(photographs / "out.json"))) == 2
+    assert "where nothing is written" in capsys.readouterr().err
+
+
+def run_script(*command):
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_truncated_image_ends_the_command_without_a_traceback(photographs, weights, tmp_path, workers):
+    for path in photographs.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:2000])
+    process = run_script("scripts.reproduce_cell", *cell(tmp_path, weights, "--method", "source", "--workers", workers))
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "7.png: cannot be read as an image" in error and "Traceback" not in error
+
+
+def test_an_interrupted_command_leaves_no_half_written_file(photographs, weights, tmp_path):
+    options = cell(photographs, weights, "--seeds", "500", "--workers", "2", "--scores", str(tmp_path / "out/scores.csv"))
+    process = run_script("scripts.reproduce_cell", *options)
+    assert "500 seeds" in process.stdout.readline()
+    time.sleep(3)  # well into the episodes
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_benchmark_reports_rates(tmp_path, capsys):
+    options = ["--backbone", "metaiqa", "--device", "cpu", "--episodes", "1", "--batch-size", "4", "--repeats", "1"]
+    assert benchmark.main([*options, "--json", str(tmp_path / "b.json")]) == 0
+    (rates,) = json.loads((tmp_path / "b.json").read_text())["rates"]
+    expected = rates["adapted_images_per_second"] * 26 / rates["inference_images_per_second"]
+    assert rates["bound_reached"] == pytest.approx(expected) and 0 < expected < 3
+
+
+def test_losses_and_metrics_need_no_torchvision():
+    code = "import sys; sys.modules['torchvision'] = None; import common.losses, common.metrics, common.adapter"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_no_network_is_named_in_common_but_in_its_table():
+    for path in (ROOT / "common").glob("*.py"):
+        if path.name != "backbones.py":
+            text = path.read_text().lower()
+            assert not [name for name in BACKBONES if name in text], path
