@@ -149,10 +149,12 @@ def computed(reference: Reference, runs: Sequence[str]) -> Iterator[tuple[str, n
             raise UserError(f"the file was made with {name} {reference.meta[name]}, the protocol has {getattr(protocol, name)}")
     network, images = reference.network(), reference.images()
     y = backbone.wrap(network, protocol)
-    source = Adapter(y, protocol, METHODS["rank"]).source(images)
+    chooses = "gaps" in reference.arrays or any(METHODS[run].rank for run in runs if run in METHODS)
+    source = Adapter(y, protocol, METHODS["rank" if chooses else "source"]).source(images)
     yield "source", source.scores.numpy()
-    yield "gaps", source.gaps.numpy()
-    yield "choice", source.choice.numpy()
+    if chooses:
+        yield "gaps", source.gaps.numpy()
+        yield "choice", source.choice.numpy()
     with torch.no_grad():
         features = y.features(images.clean)
     yield "features", features[:, :: features.shape[1] // reference.arrays["features"].shape[1]].numpy()

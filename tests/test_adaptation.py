@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.adapter import MEAN, STD, Adapter
+from common.distortions import TYPES
 from common.episodes import pass_momenta
 from common.errors import UserError
 from common.losses import group_contrastive_loss, rank_loss
@@ -248,6 +249,19 @@ def test_rotation_is_cross_entropy_on_the_unsquashed_projection(small):
     features = copy.deepcopy(small).network.trunk.train()(turned).mean((2, 3))
     expected = F.cross_entropy(small.classifier(small.head(features)), batch.quarter_turns)
     assert float(outcome.losses[0]) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_blurred_images_may_be_pseudo_labelled_with_the_clean_images_further_scales(small):
+    """With a network that adds the mean of its further scales, those of the blurred images must be the clean image's."""
+    first_scale = small.network.forward
+    small.network.forward = lambda x, others=None: first_scale(x) + (x if others is None else others).mean((1, 2, 3))
+    batch = make_batch(8, 1)
+    blur = normalised(batch.pairs[TYPES.index("blur")])
+    own, clean = (Adapter(small, replace(PAPER, blur_first_scale_only=flag), METHODS["rank"]) for flag in (False, True))
+    with_own, with_clean = (adapter.source(adapter.images([batch])) for adapter in (own, clean))
+    torch.testing.assert_close(with_clean.gaps[:, 2], (first_scale(blur[1]) - first_scale(blur[0])).abs())
+    torch.testing.assert_close(with_clean.gaps[:, :2], with_own.gaps[:, :2])
+    assert not torch.allclose(with_clean.gaps[:, 2], with_own.gaps[:, 2])
 
 
 @pytest.mark.parametrize("kinds, message", [(("ln",), "no ln to adapt"), (("gn",), "cannot adapt 'gn'")])

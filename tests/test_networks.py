@@ -72,7 +72,7 @@ def test_transformer_inside_the_extractor(backbone, adapt):
     kinds = {"bn": "bn", "ln": "norm", "cls": "cls_token"}
     for kind in adapt:
         moved = [
-            float((value[0] - y.state_dict()[name]).abs().max())
+            float((value[0].detach() - y.state_dict()[name]).abs().max())
             for name, value in state.parameters.items()
             if kinds[kind] in name.replace("downsample.1", "bn")
         ]
