@@ -59,6 +59,8 @@ class Adapter:
         self.y = y
         self.protocol = protocol
         self.method = method
+        if method.statistics_only and "bn" not in method.adapt:
+            raise UserError(f"{method.name} moves the statistics of BN, which is not among what adapts: {'+'.join(method.adapt)}")
         self.adaptable = y.adaptable(method.adapt) if method.adapts else None
         parameter = next(y.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype

@@ -50,12 +50,9 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:  # Python 3.10
+    """Hexadecimal SHA-256 of a file's content."""
     total = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        total.update(block)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
     return total.hexdigest()

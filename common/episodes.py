@@ -42,12 +42,12 @@ class EpisodeState:
 
 @contextmanager
 def inhabit(
-    network: nn.Module, adaptable: Adaptable, state: EpisodeState, batch_statistics: bool, momentum: Callable | None = None
+    network: nn.Module, adaptable: Adaptable, state: EpisodeState, batch_statistics: bool, momentum: Callable[[float], float]
 ) -> Iterator[None]:
     """While open, `network` computes the episodes of `state` on their rows, one episode after the other along dim 0.
 
     batch_statistics: normalise by the statistics of each episode's own rows, else by its running statistics.
-    momentum: from a layer's momentum to the one of this pass (0: the running statistics stay); None leaves it.
+    momentum: from a layer's own momentum to that of this pass; with 0 the running statistics stay.
     """
     touched = []
     try:
@@ -59,8 +59,7 @@ def inhabit(
             buffers = {n: state.buffers[f"{name}.{n}"].unbind() for n in layer._buffers if layer._buffers[n] is not None}
             if hasattr(layer, "momentum"):  # batch normalisation
                 layer.training = batch_statistics
-                if momentum is not None:
-                    layer.momentum = momentum(layer.momentum)
+                layer.momentum = momentum(layer.momentum)
             layer.forward = partial(_by_episode, layer, layer.forward, parameters, buffers, state.sizes)
         for name in adaptable.tokens:
             owner, own = network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]

@@ -75,7 +75,8 @@ class YNetwork(nn.Module):
                 bound = linear.in_features**-0.5
                 rng = generator(seed, f"projection {name}")
                 for parameter in linear.parameters():
-                    parameter.copy_(torch.from_numpy(rng.uniform(-bound, bound, parameter.shape)))
+                    drawn = torch.from_numpy(rng.uniform(-bound, bound, parameter.shape))
+                    parameter.copy_(drawn.to(parameter.dtype))  # on the CPU: not every device knows float64
 
     def adaptable(self, kinds: Iterable[str]) -> Adaptable:
         """The layers and tokens of f of the given kinds: "bn", "ln", "cls" (Sec. 3.1, Table 6).
