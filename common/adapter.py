@@ -97,8 +97,7 @@ class Adapter:
     @torch.no_grad()
     def source(self, images: Images) -> Source:
         """Steps 2 and 4 of an episode: pseudo-labels and choice of distortion, one pass over all versions of the images."""
-        types = len(images.pairs)
-        if self.method.distortion != "best" or not types:
+        if not self.method.rank or self.method.distortion != "best":
             return Source(self.y.predict(self._laid_out(images.clean)), None, None)
         versions = torch.cat((images.clean[None], images.pairs.flatten(0, 1)))  # clean, then high and low of each type
         others = None
@@ -107,7 +106,7 @@ class Adapter:
             others[1 + 2 * self.method.types.index("blur") :][:2] = images.clean
             others = self._laid_out(others.flatten(0, 1))
         scores = self.y.predict(self._laid_out(versions.flatten(0, 1)), others).view(len(versions), -1)
-        high, low = scores[1:].unflatten(0, (types, 2)).unbind(1)
+        high, low = scores[1:].unflatten(0, (-1, 2)).unbind(1)
         gaps = (low - high).abs().T
         return Source(scores[0], gaps, gaps.argmax(1))
 
