@@ -17,6 +17,7 @@ from common.y import YNetwork
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet
 STD = (0.229, 0.224, 0.225)
+CPU_CHUNK = 8  # images of a pass by the source on a CPU
 
 
 class Images(NamedTuple):
@@ -73,6 +74,8 @@ class Adapter:
             raise ValueError("state leaks from one episode to the next: they cannot run at once")
         images = self.images(batches)
         source = self.source(images)
+        if not source.scores.isfinite().all():
+            raise UserError("the source's own scores are not finite: the weights are damaged or belong to another network")
         groups = self.groups(images, source)
         driven = [self.method.adapts and (not self.method.group or self.method.rank or g is not None) for g in groups]
         if any(driven):
@@ -92,7 +95,7 @@ class Adapter:
         )
 
     def _normalised(self, x: Tensor) -> Tensor:
-        return (x.to(self.device, self.dtype, non_blocking=True) - self.mean) / self.std
+        return (x.to(self.device, self.dtype) - self.mean) / self.std
 
     @torch.no_grad()
     def source(self, images: Images) -> Source:
@@ -105,10 +108,16 @@ class Adapter:
             others = versions.clone()
             others[1 + 2 * self.method.types.index("blur") :][:2] = images.clean
             others = self._laid_out(others.flatten(0, 1))
-        scores = self.y.predict(self._laid_out(versions.flatten(0, 1)), others).view(len(versions), -1)
+        scores = self._predict_versions(self._laid_out(versions.flatten(0, 1)), others).view(len(versions), -1)
         high, low = scores[1:].unflatten(0, (-1, 2)).unbind(1)
         gaps = (low - high).abs().T
         return Source(scores[0], gaps, gaps.argmax(1))
+
+    def _predict_versions(self, x: Tensor, others: Tensor | None) -> Tensor:
+        # On a CPU the activations of so many images at once cost more in page faults than the larger batch saves.
+        step = CPU_CHUNK if self.device.type == "cpu" else len(x)
+        parts = zip(x.split(step), [None] * len(x) if others is None else others.split(step))
+        return torch.cat([self.y.predict(part, other) for part, other in parts])
 
     def groups(self, images: Images, source: Source) -> list[list[Tensor] | None]:
         """Step 3: the groups of each episode, or None where the method has no group loss or the batch is too small for it."""
@@ -219,8 +228,6 @@ class Adapter:
         losses: Tensor,
     ) -> list[Outcome]:
         scores, answers, losses = source.scores.cpu(), answers.cpu(), losses.cpu()
-        if not scores.isfinite().all():
-            raise UserError("the source's own scores are not finite: the weights are damaged or belong to another network")
         choices = [None] * len(groups) if source.choice is None else source.choice.cpu().split(images.sizes)
         outcomes = []
         for e, (own, adapted) in enumerate(zip(scores.split(images.sizes), answers.split(images.sizes))):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -105,6 +106,10 @@ def batch_order(photographs: Sequence[Photograph], seed: int, batch_size: int) -
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
 def load(views: Views, batch_size: int, workers: int) -> Iterator[Batch]:
     """The batches of one seed. Raises UserError at the first image that cannot be read."""
     loader = DataLoader(
@@ -112,6 +117,7 @@ def load(views: Views, batch_size: int, workers: int) -> Iterator[Batch]:
         batch_sampler=batch_order(views.photographs, views.seed, batch_size),
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=_one_thread,
         generator=torch.Generator(),  # the loader draws worker seeds, which nothing here reads: not from the global state
     )
     for batch in loader:

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +18,8 @@ from common.y import YNetwork
 
 @dataclass
 class Scores:
-    """Of every photograph for every seed, (seeds, n). choice: index into TYPES, -1 where nothing was chosen.
+    """Of every photograph for every seed, (seeds, n). choice: index into TYPES of the distortion that the rank
+    loss looked at, -1 where it looked at none or at all of them.
 
     episodes, group_left_out, fell_back, enlarged: counts over all seeds. seconds: wall time of the episodes and their loading.
     """
@@ -31,18 +32,20 @@ class Scores:
     group_left_out: int = 0
     fell_back: int = 0
     enlarged: int = 0
-    seconds: float = field(default=0.0)
+    seconds: float = 0.0
 
     @classmethod
     def empty(cls, seeds: Sequence[int], n: int) -> "Scores":
         shape = (len(seeds), n)
         return cls(seeds, np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, -1))
 
-    def record(self, row: int, batch: Batch, outcome: Outcome) -> None:
+    def record(self, row: int, batch: Batch, outcome: Outcome, method: Method) -> None:
         self.source[row, batch.indices] = outcome.source
         self.adapted[row, batch.indices] = outcome.adapted
         if outcome.choice is not None:
             self.choice[row, batch.indices] = outcome.choice
+        elif method.rank and method.distortion != "all":
+            self.choice[row, batch.indices] = TYPES.index(method.distortion)
         self.episodes += 1
         self.group_left_out += outcome.group_left_out
         self.fell_back += outcome.fell_back
@@ -77,15 +80,15 @@ def run_cell(
     data set is brought to before the crop.
     """
     scores = Scores.empty(seeds, len(photographs))
-    adapter = Adapter(y, protocol, method)
     started = time.perf_counter()
     with tqdm(total=scores.source.size, unit="image", desc=method.name, smoothing=0.1, disable=None if progress else True) as bar:
         for row, seed in enumerate(seeds):
             y.draw_head(seed)
+            adapter = Adapter(y, protocol, method)
             views = Views(photographs, seed, protocol.view, method.types, protocol.severities, resize)
             for batches in _at_a_time(load(views, batch_size, workers), episodes):
                 for batch, outcome in zip(batches, adapter(batches)):
-                    scores.record(row, batch, outcome)
+                    scores.record(row, batch, outcome, method)
                     bar.update(len(batch.indices))
     scores.seconds = time.perf_counter() - started
     return scores
@@ -132,4 +135,4 @@ def summary(scores: Scores, photographs: Sequence[Photograph]) -> dict:
 def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
     if None in values:
         return {"mean": None, "std": None}
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}

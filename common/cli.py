@@ -1,6 +1,7 @@
 """Argument types of the command lines."""
 
 import argparse
+import math
 
 
 def positive(text: str) -> int:
@@ -11,6 +12,17 @@ def positive(text: str) -> int:
 def natural(text: str) -> int:
     """A whole number of at least 0."""
     return _at_least(0, text)
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError("must be a finite number above 0")
+    return value
 
 
 def _at_least(least: int, text: str) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,9 +20,12 @@ def choose(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError(f"neither cpu, cuda nor mps: {device.type}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}): try --device auto") from None
+        fault = str(error).partition("\n")[0][:100]
+        raise UserError(f"device {name!r} cannot be used ({fault}): try --device auto") from None
     return device
 
 
@@ -36,17 +40,27 @@ def default_workers(device: torch.device) -> int:
     return min(8, cores) if device.type == "cuda" else min(2, cores - 1)
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """Versions and hardware, for the result."""
+def environment(device: torch.device) -> dict[str, str | int]:
+    """Versions, this code's own commit where it is a checkout, and hardware, for the result."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    if (commit := _commit()) is not None:
+        found["commit"] = commit
     found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    found["threads"] = str(torch.get_num_threads())
+    found["threads"] = torch.get_num_threads()
     return found
+
+
+def _commit() -> str | None:
+    described = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(described, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def file_sha256(path: Path) -> str:

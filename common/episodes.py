@@ -64,8 +64,8 @@ def inhabit(
         for name in adaptable.tokens:
             owner, own = network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
             touched.append(_saved(owner))
-            token = state.parameters[name].flatten(0, 1)  # (E, 1, ..., D) -> (E, ..., D) -> one per image
-            owner._parameters[own] = token.repeat_interleave(torch.tensor(state.sizes, device=token.device), dim=0)
+            tokens = zip(state.parameters[name], state.sizes)  # (1, ..., D) of each episode -> one per image
+            owner._parameters[own] = torch.cat([token.expand(n, *token.shape[1:]) for token, n in tokens])
         yield
     finally:
         for module, attributes, parameters, buffers in reversed(touched):
@@ -101,7 +101,7 @@ def pass_momenta(order: Sequence[int], passes: int) -> list[Callable[[float], fl
     """Momenta with which `passes` passes, run as 0, 1, ..., leave the running statistics as if seen in `order`.
 
     A pass that `order` names twice counts twice, one that it leaves out not at all. Each entry maps a layer's momentum m to
-    the pass's own: exact, since the statistics of a pass do not depend on the running ones.
+    the pass's own. Exact for a layer that a pass visits once, since the statistics of a pass do not depend on the running ones.
     """
 
     def share(index: int, m: float) -> float:  # of pass `index` in the final running statistics

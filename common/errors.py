@@ -10,7 +10,8 @@ class UserError(Exception):
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Turn main(argv=None) into a command line: 0 or its own status, 2 for a UserError, 130 for Ctrl-C."""
+    """Turn main(argv=None) into a command line: 0 or its own status, 2 for a UserError, 130 for Ctrl-C. What was being written
+    when it stopped is not there."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("interrupted: nothing was written", file=sys.stderr)
+            print("interrupted", file=sys.stderr)
             return 130
 
     return run

@@ -26,5 +26,7 @@ def read_rgb(path: Path) -> np.ndarray:
 def _from_deep_grey(grey: np.ndarray) -> np.ndarray:
     """16-bit greyscale (Pillow opens it as mode I or I;16, or F for floating point in [0, 1]) to three 8-bit channels."""
     top = 1.0 if grey.dtype.kind == "f" else 65535.0
+    if not (grey.min() >= 0 and grey.max() <= top):  # NaN fails this too
+        raise ValueError(f"grey values outside 0 to {top:g}")
     grey = np.clip(grey / top * 255, 0, 255).round().astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)

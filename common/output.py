@@ -3,9 +3,8 @@
 import csv
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -15,16 +14,17 @@ from common.errors import UserError
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
     """A text file that gets its name only once it is complete; on any error nothing is left behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", text=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             yield file
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+    finally:
+        with suppress(OSError):  # gone if it got its name
+            temporary.unlink()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -40,15 +40,22 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         writer.writerows(rows)
 
 
-def check_target(path: Path | None, data_root: Path) -> None:
-    """Refuse, before any work, a place that cannot be written to or lies in the data folder, which stays as it is."""
-    if path is None:
-        return
-    folder = data_root if data_root.is_dir() else data_root.parent
-    if path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{path} lies in the data folder {folder}, where nothing is written: choose another place")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: give the name of a file")
-    existing = next(parent for parent in path.absolute().parents if parent.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise UserError(f"{path} cannot be written: {existing} is no folder that you may write to")
+def check_targets(targets: Sequence[Path | None], inputs: Sequence[Path], data_root: Path | None = None) -> None:
+    """Refuse, before any work, files that cannot be written or would destroy something: an input, each other, or the data
+    folder, which stays as it is."""
+    wanted = [target for target in targets if target is not None]
+    for number, target in enumerate(wanted):
+        real = target.resolve()
+        if data_root is not None and data_root.exists():
+            folder = (data_root if data_root.is_dir() else data_root.parent).resolve()
+            if real.is_relative_to(folder):
+                raise UserError(f"{target} lies in the data folder {folder}, where nothing is written: choose another place")
+        if real.exists() and not real.is_file():
+            raise UserError(f"{target} is no ordinary file: give the name of one")
+        if real in [path.resolve() for path in inputs]:
+            raise UserError(f"{target} is read by this very command: choose another place")
+        if any(real == other.resolve() or other.resolve() in real.parents for other in wanted[:number] + wanted[number + 1 :]):
+            raise UserError(f"{target} is in the way of another output: choose another place")
+        existing = next(parent for parent in real.parents if parent.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
+            raise UserError(f"{target} cannot be written: {existing} is no folder that you may write to")

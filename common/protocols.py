@@ -24,9 +24,9 @@ class Protocol:
     lr: float = 1e-3
     rank_eps: float = 0.0
     accumulate_gradients: bool = False  # never clear them between the steps of an episode
+    # Whether the group loss has a clean pass of its own, before or after the rank loss's three. Its features are those of the
+    # other clean pass, so it is not run: it only counts once more in the running statistics.
     own_group_pass: Literal[None, "before", "after"] = None
-    """Whether the group loss runs a clean pass of its own, before or after the rank loss's three. Its features are the same, so
-    it is not run here: it only counts once more in the running statistics."""
     running_from: Literal["all", "clean", "none"] = "all"  # passes that move the running statistics
     answer_from: Literal["running", "batch"] = "running"  # statistics that the answer is normalised by
     blur_first_scale_only: bool = False  # pseudo-label blurred images with the clean image's further scales

@@ -51,10 +51,11 @@ class Placement:
         else:
             if self.resize is not None:
                 image = _resize(image, *self.resize)
-            if (shorter := min(image.shape[:2])) < size:
-                image = _resize(image, *(max(size, round(side * size / shorter)) for side in image.shape[:2]))
-            top, left = (round(at * (side - size)) for at, side in zip(self.crop, image.shape))
-            image = image[top : top + size, left : left + size]
+            square = min(size, *image.shape[:2])
+            top, left = (round(at * (side - square)) for at, side in zip(self.crop, image.shape))
+            image = image[top : top + square, left : left + square]
+            if square < size:
+                image = _resize(image, size, size)
         if self.horizontal:
             image = image[:, ::-1]
         if self.vertical:
@@ -62,8 +63,9 @@ class Placement:
         return np.ascontiguousarray(image)
 
     def enlarges(self, image: np.ndarray) -> bool:
-        """Whether the image is smaller than the crop, so that it is scaled up first."""
-        return self.view.crop != "whole" and min(self.resize or image.shape[:2]) < self.view.size
+        """Whether the image is smaller than the view, so that it is scaled up."""
+        before = image.shape[:2] if self.resize is None or self.view.crop == "whole" else self.resize
+        return min(before) < self.view.size
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

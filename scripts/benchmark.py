@@ -22,7 +22,7 @@ from common.cli import positive
 from common.device import choose, environment
 from common.distortions import TYPES
 from common.errors import command
-from common.output import write_json
+from common.output import check_targets, write_json
 from common.protocols import METHODS
 
 FORWARD_EQUIVALENTS = 26
@@ -86,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="default: 3, after one for warming up")
     parser.add_argument("--json", type=Path, metavar="OUT")
     args = parser.parse_args(argv)
+    check_targets([args.json], [])
     device = choose(args.device)
     print(f"{'network':10s} {'episodes':>8s} {'inference':>12s} {'rank+gc':>12s} {'of the bound':>13s}", flush=True)
     found = []

@@ -7,6 +7,7 @@ What this shows is that the machinery works here, and how fast.
 """
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -73,10 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.manual_seed(0)
         torch.save(BACKBONES["metaiqa"].network().state_dict(), weights)
     print("MetaIQA's network with random weights: what follows shows the machinery, the scores mean nothing.", flush=True)
-    options = f"--backbone metaiqa --dataset csv --data-root {photographs} --weights {weights} --method rank+gc --seeds 1"
-    outputs = f"--json {args.out / 'cell.json'} --scores {args.out / 'scores.csv'}"
-    print(f"python -m scripts.reproduce_cell {options} {outputs}", flush=True)
-    return reproduce_cell.main([*options.split(), *outputs.split()])
+    options = ["--backbone", "metaiqa", "--dataset", "csv", "--data-root", str(photographs), "--weights", str(weights)]
+    options += ["--method", "rank+gc", "--seeds", "1"]
+    options += ["--json", str(args.out / "cell.json"), "--scores", str(args.out / "scores.csv")]
+    print(f"python -m scripts.reproduce_cell {shlex.join(options)}", flush=True)
+    return reproduce_cell.main(options)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ import data.csv_folder
 from common.backbones import BACKBONES
 from common.batches import Photograph
 from common.cell import Scores, run_cell, summary
-from common.cli import natural, positive
+from common.cli import above_zero, natural, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.distortions import TYPES
 from common.errors import UserError, command
-from common.output import check_target, write_csv, write_json
+from common.output import check_targets, write_csv, write_json
 from common.protocols import METHODS, Method, Protocol
 from common.y import ADAPTABLE
 from weights.loading import load_weights
@@ -46,14 +46,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--scores", type=Path, metavar="OUT.csv", help="write the scores of every image here")
     ablation = found.add_argument_group("ablations", "what is left out is the method's or the protocol's own")
     ablation.add_argument("--distortion", choices=("best", *TYPES, "all"), help="pairs of the rank loss (Table 3)")
-    ablation.add_argument("--p", type=float, help="share of a batch in a group (Table 4)")
+    ablation.add_argument("--p", type=above_zero, help="share of a batch in a group (Table 4)")
     ablation.add_argument("--groups", type=int, choices=(2, 3, 4), help="groups of the contrastive loss (Table 5)")
     ablation.add_argument("--adapt", help=f"what adapts: {', '.join(ADAPTABLE)}, joined by + (Table 6)")
     ablation.add_argument("--cut", help="where the extractor ends (Table 6): transformer, if LN or CLS adapts")
     ablation.add_argument("--niter", type=natural, help="steps of an episode (Figure 6)")
-    ablation.add_argument("--lr", type=float, help="learning rate of Adam")
-    ablation.add_argument("--weight", type=float, help="lambda of Eq. 7")
-    ablation.add_argument("--temperature", type=float, help="of the group contrastive loss")
+    ablation.add_argument("--lr", type=above_zero, help="learning rate of Adam")
+    ablation.add_argument("--weight", type=above_zero, help="lambda of Eq. 7")
+    ablation.add_argument("--temperature", type=above_zero, help="of the group contrastive loss")
     ablation.add_argument("--group-form", choices=("pairs", "mean-of-log", "log-of-mean"))
     ablation.add_argument("--running-from", choices=("all", "clean", "none"), help="passes that move the BN statistics")
     ablation.add_argument("--answer-from", choices=("running", "batch"), help="BN statistics of the answer")
@@ -72,12 +72,16 @@ def settings(args: argparse.Namespace) -> tuple[Protocol, Method]:
     method = replace(METHODS[args.method], **given("distortion", "p", "groups", "niter"))
     if args.adapt is not None:
         method = replace(method, adapt=tuple(args.adapt.split("+")))
-    if not 0 < method.p <= 0.5:
-        raise UserError(f"--p {method.p}: two groups of that share do not fit; choose from above 0 to 0.5")
+    if method.groups * method.p > 1:
+        raise UserError(
+            f"{method.groups} groups of {method.p} of a batch do not fit into it: choose a smaller --p or fewer --groups"
+        )
     protocol = replace(
         BACKBONES[args.backbone].protocols[args.protocol],
         **given("lr", "weight", "temperature", "group_form", "running_from", "answer_from", "leak_state", "cut"),
     )
+    if method.statistics_only and protocol.running_from == "none":
+        raise UserError("bn-stats moves nothing with --running-from none: choose another")
     if args.cut is None and {"ln", "cls"} & set(method.adapt):
         protocol = replace(protocol, cut="transformer")
     return protocol, method
@@ -97,7 +101,9 @@ def table(result: dict) -> str:
 
 
 def _cell(value: dict[str, float | None]) -> str:
-    return "undefined" if value["mean"] is None else f"{value['mean']:.4f} ± {value['std']:.4f}"
+    if value["mean"] is None:
+        return "undefined"
+    return f"{value['mean']:.4f}" + (f" +- {value['std']:.4f}" if value["std"] is not None else "")
 
 
 def score_rows(scores: Scores, photographs: Sequence[Photograph]) -> list[tuple]:
@@ -123,8 +129,7 @@ def _type(choice: int) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    for target in (args.json, args.scores):
-        check_target(target, args.data_root)
+    check_targets([args.json, args.scores], [args.weights], args.data_root)
     protocol, method = settings(args)
     device = choose(args.device)
     episodes = args.episodes or (1 if protocol.leak_state else default_episodes(device))
@@ -134,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     photographs = DATASETS[args.dataset](args.data_root)
     network = BACKBONES[args.backbone].network()
     load_weights(network, args.weights)
+    weights_sha256 = file_sha256(args.weights)
     y = BACKBONES[args.backbone].wrap(network, protocol).to(device, memory_format=torch.channels_last)
     print(f"{args.backbone}, {args.method}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds", flush=True)
     scores = run_cell(
@@ -151,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "backbone": args.backbone,
             "dataset": args.dataset,
             "data_root": str(args.data_root),
-            "weights": {"file": str(args.weights), "sha256": file_sha256(args.weights)},
+            "weights": {"file": str(args.weights), "sha256": weights_sha256},
             "method": asdict(method),
             "protocol": asdict(protocol),
             "seeds": list(range(args.seeds)),
@@ -163,15 +169,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "environment": environment(device),
         **summary(scores, photographs),
     }
-    print(table(result))
-    for note in scores.notes():
-        print(f"note: {note}")
-    print(f"{scores.seconds:.1f} s, {result['images_per_second']:.2f} images/s")
     if args.json:
         write_json(args.json, result)
     if args.scores:
         header = ("image", "mos", "seed", "source_score", "adapted_score", "distortion")
         write_csv(args.scores, header, score_rows(scores, photographs))
+    print(table(result))
+    for note in scores.notes():
+        print(f"note: {note}")
+    print(f"{scores.seconds:.1f} s, {result['images_per_second']:.2f} images/s")
 
 
 if __name__ == "__main__":

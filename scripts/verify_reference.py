@@ -28,6 +28,7 @@ from common.y import YNetwork
 
 TOLERANCE = 1e-6
 STRENGTHS = {"compression": ("comp", 0.8, 0.2), "noise": ("nos", 1.0, 0.3)}  # name, high, low
+META = ("backbone", "seed", "batch", "niter", "lr", "p", "temperature", "sigma_high", "sigma_low", "head", "keys")
 STORED = 512  # about how many values of a long array a file keeps
 
 
@@ -73,8 +74,12 @@ class Reference:
             meta = json.loads(str(arrays.pop("meta")))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not a reference file ({error})") from None
-        if meta.get("backbone") not in BACKBONES:
-            raise UserError(f"{path}: backbone {meta.get('backbone')!r} is none of {', '.join(BACKBONES)}")
+        lacking = [name for name in META if not isinstance(meta, dict) or name not in meta]
+        lacking += [name for name in ("source", "features") if name not in arrays]
+        if lacking:
+            raise UserError(f"{path}: not a reference file, it lacks {', '.join(lacking)}")
+        if meta["backbone"] not in BACKBONES:
+            raise UserError(f"{path}: backbone {meta['backbone']!r} is none of {', '.join(BACKBONES)}")
         return cls(meta, arrays)
 
     @property
@@ -193,7 +198,10 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 def verify(path: Path, only: Sequence[str] | None = None) -> bool:
     """Compare one file, or only some of its runs, and print how each array fares."""
     reference = Reference.read(path)
-    runs = [run for run in reference.runs if only is None or run in only]
+    runs = reference.runs if only is None else list(only)
+    unknown = [run for run in runs if run not in reference.runs]
+    if unknown or not runs:
+        raise UserError(f"{path}: no run {', '.join(unknown)}; its runs are {', '.join(reference.runs) or 'none'}")
     print(f"{path}: {reference.meta['backbone']}, seed {reference.meta['seed']}", flush=True)
     wanted = {name for name in reference.arrays if "/" not in name or name.split("/")[0] in runs}
     agreed = True

@@ -219,6 +219,10 @@ def test_leaked_state_makes_an_episode_depend_on_the_one_before(small):
     assert not torch.allclose(second.adapted, clean([make_batch(8, 2)])[0].adapted, rtol=1e-6)
     with pytest.raises(ValueError, match="cannot run at once"):
         leaking([make_batch(8, 1), make_batch(8, 2)])
+    poisoned = make_batch(8, 3)
+    poisoned.pairs[:, 0] = float("nan")
+    assert leaking([poisoned])[0].fell_back
+    assert torch.equal(leaking([make_batch(8, 1)])[0].adapted, first.adapted)  # what leaked was broken, so it is dropped
 
 
 def test_gradients_accumulate_only_where_the_release_does(small):
@@ -240,6 +244,25 @@ def test_single_types_and_all_of_them(small):
         single.append(float(outcome.losses[0]))
     everything = Adapter(small, PAPER, replace(METHODS["rank"], distortion="all", niter=1))([batch])[0]
     assert float(everything.losses[0]) == pytest.approx(sum(single), rel=1e-12)
+
+
+def test_lambda_weighs_the_group_loss(small):
+    batch = make_batch(8, 1)
+
+    def first_loss(method, **changes):
+        adapter = Adapter(small, replace(PAPER, **changes), replace(METHODS[method], niter=1))
+        return float(adapter([batch])[0].losses[0])
+
+    expected = first_loss("rank") + 3 * first_loss("gc")
+    assert first_loss("rank+gc", weight=3.0) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_head_depends_on_the_seed_alone(small):
+    first = small.head.weight.clone()
+    small.draw_head(4)
+    assert not torch.allclose(small.head.weight, first) and small.head.weight.abs().max() <= 12**-0.5
+    small.draw_head(3)
+    assert torch.equal(small.head.weight, first)
 
 
 def test_rotation_is_cross_entropy_on_the_unsquashed_projection(small):

@@ -166,7 +166,11 @@ def test_a_checkpoint_that_does_not_fit_is_explained(photographs, tmp_path, caps
         (["--data-root", "absent"], "absent: no such folder"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
         (["--adapt", "bn+cls"], "no cut 'transformer'"),
-        (["--p", "0.7"], "--p 0.7"),
+        (["--p", "0.7"], "2 groups of 0.7 of a batch do not fit"),
+        (["--p", "0.5", "--groups", "3"], "3 groups of 0.5 of a batch do not fit"),
+        (["--method", "bn-stats", "--running-from", "none"], "moves nothing"),
+        (["--device", "meta"], "device 'meta' cannot be used"),
+        (["--json", "a.json", "--scores", "a.json"], "in the way of another output"),
         (["--leak-state", "--episodes", "2"], "--leak-state"),
     ],
 )
@@ -174,6 +178,12 @@ def test_mistakes_get_one_line_and_status_2(photographs, weights, capsys, option
     assert reproduce_cell.main(cell(photographs, weights, *options)) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_an_output_never_replaces_the_checkpoint(photographs, weights, capsys):
+    before = weights.read_bytes()
+    assert reproduce_cell.main(cell(photographs, weights, "--json", str(weights))) == 2
+    assert "read by this very command" in capsys.readouterr().err and weights.read_bytes() == before
 
 
 def test_results_are_not_written_into_the_data_folder(photographs, weights, capsys):

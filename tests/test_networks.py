@@ -40,6 +40,11 @@ def test_a_difference_of_one_millionth_fails(tmp_path, capsys):
     assert [line.split()[0] for line in lines if "FAIL" in line] == ["gc/prediction", "FAIL"]
 
 
+def test_a_run_that_the_file_lacks_does_not_pass(capsys):
+    assert verify_reference.main([str(GOLDEN / "metaiqa-7.npz"), "--runs", "rnak"]) == 2
+    assert "no run rnak; its runs are rank, gc" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_reference(tmp_path, capsys):
     (tmp_path / "x.npz").write_text("no")
     assert verify_reference.main([str(tmp_path / "x.npz")]) == 2

@@ -97,6 +97,7 @@ def test_what_an_image_becomes_depends_on_seed_and_key_alone(tmp_path):
             assert torch.equal(clean, variant[key][0]) and torch.equal(pairs, variant[key][1]) and turns == variant[key][2]
     other = by_key(photographs, load(Views(photographs, 8, view, TYPES), 4, workers=0))
     assert any(not torch.equal(reference[key][0], other[key][0]) for key in reference)
+    assert [value[2] for value in reference.values()] != [value[2] for value in other.values()]
     alone = by_key(photographs, load(Views(photographs, 7, view, ("noise",)), 4, workers=0))
     assert all(torch.equal(reference[key][1][1], alone[key][1][0]) for key in reference)
 
@@ -138,6 +139,22 @@ def test_small_images_are_scaled_up_and_counted(tmp_path):
     photographs = make_folder(tmp_path / "photos", 3, side=20)
     (batch,) = load(Views(photographs, 0, View(size=32)), 8, workers=0)
     assert batch.clean.shape == (3, 3, 32, 32) and batch.enlarged == 3
+    (whole,) = load(Views(photographs, 0, View(size=32, crop="whole")), 8, workers=0)
+    assert whole.enlarged == 3
+    placed = Placement.draw(View(32, "center", ()), None, 0, "a")(picture(16, 6000))  # not 32 x 12,000 in between
+    assert placed.shape == (32, 32, 3)
+
+
+def test_distortions_of_the_whole_image_come_before_the_crop(tmp_path):
+    (photograph,) = make_folder(tmp_path / "photos", 1, side=80)
+    view = View(32, "center", ())
+    severities = replace(Severities(), whole_image=True, compression_high=(50, 50))
+    _, crop, pairs, *_ = Views([photograph], 0, view, TYPES, severities)[0]
+    image = read_rgb(photograph.path)
+    assert np.array_equal(pairs[0], unit(compress(image, 50)[24:56, 24:56]))
+    steps = pairs[2] * 255  # noise of the whole image is an image of 8 bits again
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
+    assert np.array_equal(pairs[5], distort(image[24:56, 24:56], "blur", "low", severities, 0, photograph.key))
 
 
 def test_severities_stay_in_their_ranges_and_high_is_stronger():
