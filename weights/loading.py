@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.errors import UserError
+from weights import module_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # under which training code stores a state dict
 SPLIT = {"model_backbone_state_dict": "backbone.", "model_transformer_state_dict": "transformer."}  # two in one file
@@ -49,15 +50,22 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        content = _content(path)
+    except module_pickle.Refused as error:
         raise UserError(
-            f"{path} holds more than tensors, or is no checkpoint: it was not loaded, since a pickle can execute code. "
-            "Save the state dict alone"
+            f"{path} holds more than tensors, or is no checkpoint: it was not loaded, since a pickle can execute code "
+            f"({error}). Save the state dict alone"
         ) from None
     except (OSError, RuntimeError, EOFError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from None
     return _unwrapped(content, path)
+
+
+def _content(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # not tensors alone: perhaps a whole module
+        return module_pickle.read(path)
 
 
 def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
