@@ -14,6 +14,17 @@ from weights import module_pickle
 WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # under which training code stores a state dict
 SPLIT = {"model_backbone_state_dict": "backbone.", "model_transformer_state_dict": "transformer."}  # two in one file
 
+PYIQA_HYPERIQA = {  # IQA-PyTorch builds the same HyperIQA from lists of modules: its prefixes, and the authors'
+    "base_model.": "res.",
+    "conv1.": "conv1.",
+    **{f"lda_modules.{i}.0.": f"res.lda{i + 1}_pool.0." for i in range(3)},
+    **{f"lda_modules.{i}.3.": f"res.lda{i + 1}_fc." for i in range(3)},
+    "lda_modules.3.2.": "res.lda4_fc.",
+    **{f"fc_w_modules.{i}.": f"fc{i + 1}w_conv." for i in range(4)},
+    "fc_w_modules.4.2.": "fc5w_fc.",
+    **{f"fc_b_modules.{i}.2.": f"fc{i + 1}b_fc." for i in range(5)},
+}
+
 
 def load_weights(network: nn.Module, path: Path) -> None:
     """Fill a network from a checkpoint: a state dict, bare or wrapped, of torch.save or safetensors.
@@ -77,4 +88,11 @@ def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} holds no state dict: save network.state_dict() of the source network")
     if all(key.startswith("module.") for key in content):  # of nn.DataParallel
         content = {key.removeprefix("module."): value for key, value in content.items()}
+    if "lda_modules.0.0.weight" in content:
+        content = {_renamed(key): value for key, value in content.items()}
     return dict(content)
+
+
+def _renamed(key: str) -> str:
+    prefix = next((prefix for prefix in PYIQA_HYPERIQA if key.startswith(prefix)), "")
+    return PYIQA_HYPERIQA.get(prefix, "") + key.removeprefix(prefix)
