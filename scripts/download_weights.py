@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.cli import positive
+from common.cli import positive, seconds
 from common.errors import UserError, command
 from weights.download import Outcome, Patience, obtain
 from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--manifest", type=Path, default=MANIFEST, metavar="JSON", help="another list of the same form")
     found.add_argument("--tries", type=positive, default=Patience.tries, metavar="N", help="in a row without a new byte")
-    found.add_argument("--wait", type=float, default=Patience.wait, metavar="S", help="seconds before the second try")
+    found.add_argument("--wait", type=seconds, default=Patience.wait, metavar="S", help="seconds before the second try")
     return found
 
 

@@ -27,7 +27,7 @@ from common.device import file_sha256
 from common.output import write_json
 from weights.manifest import LOCK, Checkpoint, lock
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 CONNECTION = (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone on the next try
 
@@ -94,7 +94,7 @@ def obtain(
                 sha256 = _verify(entry, part, folder)
             except Failed as error:
                 reasons.append(f"{source}: {error}")
-                if _length(part) == 0:
+                if _length(part) == 0:  # nothing to go on from
                     _remove(part)
                 continue
             os.replace(part, target)
@@ -204,6 +204,8 @@ def _download(address: str, part: Path, entry: Checkpoint, patience: Patience) -
 def _attempt(address: str, part: Path, entry: Checkpoint, timeout: float) -> None:
     """One connection. It goes on from a partial file only if the server confirms that the file is still the same."""
     offset, notes = _resumable(address, part)
+    if offset and offset == notes["total"]:
+        return  # ended between its last byte and its name
     headers = {"User-Agent": "tta-iqa", "Accept-Encoding": "identity"}
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": notes["validator"]}
@@ -214,8 +216,9 @@ def _attempt(address: str, part: Path, entry: Checkpoint, timeout: float) -> Non
         elif _first(response) != offset or (total, _validator(response.headers)) != (notes["total"], notes["validator"]):
             part.unlink()
             raise Passing("goes on with another file, or elsewhere in it")
-        if response.headers.get_content_type() == "text/html":
-            raise Failed(f"answers with a web page, not the file ({_web_page(response.read(BLOCK)) or 'no title'})")
+        block = response.read(BLOCK)
+        if response.headers.get_content_type() == "text/html" or (not offset and _web_page(block)):
+            raise Failed(f"answers with a web page, not the file ({_web_page(block) or 'no title'})")
         if entry.size is not None and total is not None and total != entry.size:
             raise Failed(f"has {total} bytes, not {entry.size}")
         if not offset:
@@ -227,12 +230,10 @@ def _attempt(address: str, part: Path, entry: Checkpoint, timeout: float) -> Non
             if not offset:
                 write_json(_notes(part), {"address": address, "validator": _validator(response.headers), "total": total})
             file.seek(offset)
-            while block := response.read(BLOCK):
-                if file.tell() == 0 and (page := _web_page(block)):
-                    file.truncate(0)
-                    raise Failed(f"answers with a web page, not the file ({page})")
+            while block:
                 file.write(block)
                 bar.update(len(block))
+                block = response.read(BLOCK)
             length = file.tell()
             file.flush()
             os.fsync(file.fileno())

@@ -68,7 +68,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"({error}). Save the state dict alone"
         ) from None
     except (OSError, RuntimeError, EOFError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from None
+        fault = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: cannot be read as a checkpoint ({fault})") from None
     return _unwrapped(content, path)
 
 
@@ -80,17 +81,26 @@ def _content(path: Path) -> object:
 
 
 def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict) and SPLIT.keys() <= content.keys():
-        content = {prefix + key: value for part, prefix in SPLIT.items() for key, value in content[part].items()}
-    while isinstance(content, dict) and (inner := next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)):
-        content = content[inner]
-    if not (isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())):
+    if isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in SPLIT):
+        content = {prefix + str(key): value for part, prefix in SPLIT.items() for key, value in content[part].items()}
+    for _ in WRAPPERS:  # none is wrapped in more of them, and a file may wrap itself
+        if isinstance(content, dict):
+            content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
+    if not _is_state_dict(content):
         raise UserError(f"{path} holds no state dict: save network.state_dict() of the source network")
     if all(key.startswith("module.") for key in content):  # of nn.DataParallel
         content = {key.removeprefix("module."): value for key, value in content.items()}
     if "lda_modules.0.0.weight" in content:
         content = {_renamed(key): value for key, value in content.items()}
     return dict(content)
+
+
+def _is_state_dict(content: object) -> bool:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+    )
 
 
 def _renamed(key: str) -> str:

@@ -158,8 +158,8 @@ README = """<!-- Written by python -m weights.manifest from weights/manifest.jso
 |---|---|---|---|---|
 {table}
 
-No checkpoint ships with the project, and none could be downloaded where it was written: the addresses below were taken from the
-pages of those who publish the files, the digits of a sha256 from the file names that end in them.
+No checkpoint ships with the project. The addresses are those that the publishers of the files give, and have not been tried; the
+digits of a sha256 are those in which the names of the files end.
 
 ## Get them
 

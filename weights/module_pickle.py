@@ -35,6 +35,18 @@ DTYPES = {
     "BoolStorage": torch.bool,
 }
 
+MALFORMED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
 
 class Refused(Exception):
     """The file asks for a call that rebuilds no tensor, or is not in a format of torch.save; the message says which."""
@@ -73,7 +85,7 @@ def read(path: Path) -> object:
             file.seek(0)
             content = _read_zip(file) if in_zip else _read_legacy(file)
         return _without_modules(content)
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
+    except MALFORMED as error:
         # Whatever a malformed stream runs into; a deep one ends in RecursionError, which is a RuntimeError.
         raise Refused(f"no well-formed checkpoint ({type(error).__name__}: {str(error)[:80]})") from None
 
@@ -281,8 +293,9 @@ def _call(called: Name, arguments: tuple) -> object:
 def _tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
     """A tensor on its storage, within its bounds. What may follow (gradient wanted, hooks) is of no use here."""
     data = _expect(storage, Storage).data
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride))
-    if min((offset, *size, *stride)) < 0 or len(size) != len(stride) or (math.prod(size) and last >= len(data)):
+    last = offset + sum((side - 1) * step for side, step in zip(size, stride))
+    length = math.prod(size)  # more than its storage has would be one that repeats itself, to any size
+    if min((offset, *size, *stride)) < 0 or len(size) != len(stride) or length > len(data) or (length and last >= len(data)):
         raise Refused("a tensor outside its storage")
     return data.as_strided(size, stride, offset)
 
