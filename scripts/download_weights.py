@@ -55,15 +55,16 @@ def listing(known: dict[str, Checkpoint], folder: Path) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def by_hand(entry: Checkpoint, outcome: Outcome) -> str:
+def by_hand(entry: Checkpoint, outcome: Outcome, folder: Path) -> str:
     """What failed with one checkpoint, and what its user can do."""
     pages = " or ".join(page(address) for address in entry.addresses) or "where you know it to be"
+    dest = "" if folder == FILES else f" --dest {folder}"
     return "\n".join(
         (
             f"{entry.name} failed:",
             *(f"  {reason}" for reason in outcome.reasons),
             f"  by hand: download {pages} with a browser, then",
-            f"  python -m scripts.download_weights --from-file {entry.name}=PATH",
+            f"  python -m scripts.download_weights --from-file {entry.name}=PATH{dest}",
         )
     )
 
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"{entry.name}: {outcome.state}, {args.dest / entry.file}, sha256 {outcome.sha256}", flush=True)
     for entry, outcome in failed:
-        print("\n" + by_hand(entry, outcome))
+        print("\n" + by_hand(entry, outcome, args.dest))
     return 1 if failed else 0
 
 

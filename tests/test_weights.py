@@ -185,6 +185,7 @@ def test_a_file_that_wraps_itself_ends(tmp_path):
         read_state_dict(tmp_path / "x.pth")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_plain_pickle_is_refused(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(in_dict(Reduce(tmp_path / "executed"))))
     with pytest.raises(UserError, match="was not loaded"):
@@ -480,6 +481,16 @@ def test_two_at_once_download_once(server, arguments, tmp_path):
     printed = sorted(process.communicate(timeout=60)[0].splitlines()[-1].split(",")[0] for process in both)
     assert printed == ["x: downloaded", "x: present"] and arrived(tmp_path)
     assert len(server.requests) == 1
+
+
+def test_an_interrupted_download_says_what_to_do(arguments, tmp_path):
+    process, part = start(arguments("slow")), tmp_path / "files/x.pth.part"
+    while not part.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=10)
+    assert process.returncode == 130 and "the same command goes on" in error and "Traceback" not in error
 
 
 def test_a_killed_download_goes_on_where_it_stopped(server, arguments, tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints into networks, strictly, and without ever executing what a file brings along."""
 
 import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ PYIQA_HYPERIQA = {  # IQA-PyTorch builds the same HyperIQA from lists of modules
     "fc_w_modules.4.2.": "fc5w_fc.",
     **{f"fc_b_modules.{i}.2.": f"fc{i + 1}b_fc." for i in range(5)},
 }
+
+UNREADABLE = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -76,7 +79,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _content(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # not tensors alone: perhaps a whole module
+    except UNREADABLE:  # more than tensors, perhaps a whole module; or damaged, which shows there again
         return module_pickle.read(path)
 
 

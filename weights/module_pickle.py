@@ -51,6 +51,9 @@ MALFORMED = (
 class Refused(Exception):
     """The file asks for a call that rebuilds no tensor, or is not in a format of torch.save; the message says which."""
 
+    def __init__(self, message: str):  # which quotes the file
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in message)[:200])
+
 
 @dataclass(frozen=True)
 class Name:
@@ -87,7 +90,7 @@ def read(path: Path) -> object:
         return _without_modules(content)
     except MALFORMED as error:
         # Whatever a malformed stream runs into; a deep one ends in RecursionError, which is a RuntimeError.
-        raise Refused(f"no well-formed checkpoint ({type(error).__name__}: {str(error)[:80]})") from None
+        raise Refused(f"no well-formed checkpoint ({type(error).__name__}: {error})") from None
 
 
 def state_dict(module: Bag) -> dict[str, Tensor]:
@@ -158,7 +161,7 @@ def _read_legacy(file: BinaryIO) -> object:
         if key not in storages:
             if not 0 <= numel * dtype.itemsize <= size:
                 raise Refused(f"storage {key} is larger than the file")
-            storages[key] = Storage(torch.empty(numel, dtype=dtype))
+            storages[key] = Storage(torch.zeros(numel, dtype=dtype))
         whole = storages[key]
         return whole if view is None else Storage(whole.data[view[1] : view[1] + view[2]])
 
@@ -273,10 +276,11 @@ def _expect(value: object, kind: type):
 
 def _external(identity: tuple, storage: Callable[..., Storage]) -> Name | Storage:
     """An external object: the class of a module (class, file, source code), or the memory of tensors."""
-    if identity[0] == "module":
+    what = _expect(identity[0], str)
+    if what == "module":
         return _expect(identity[1], Name)
-    if identity[0] != "storage":
-        raise Refused(f"an external {identity[0]!r}")
+    if what != "storage":
+        raise Refused(f"an external {what}")
     _, kind, key, _, numel, *view = identity
     dtype = DTYPES.get(_expect(kind, Name).path.rpartition(".")[2])
     if dtype is None:
