@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--all", action="store_true", help="download everything")
     found.add_argument("--list", action="store_true", help="print the names, and which files are there")
     found.add_argument("--dest", type=Path, default=FILES, metavar="DIR", help="default: weights/files")
-    found.add_argument("--base-url", default=os.environ.get(MIRROR), metavar="URL", help=f"tried first; default: ${MIRROR}")
+    found.add_argument(
+        "--base-url", default=os.environ.get(MIRROR) or None, metavar="URL", help=f"tried first; default: ${MIRROR}"
+    )
     found.add_argument(
         "--from-file", action="append", default=[], metavar="NAME=PATH", help="take a file that you downloaded yourself"
     )

@@ -172,6 +172,7 @@ def _record(entry: Checkpoint, target: Path, sha256: str, source: str) -> None:
 
 
 def _copy(local: Path, part: Path) -> None:
+    _notes(part).unlink(missing_ok=True)  # so that no download goes on from half a copy
     try:
         shutil.copyfile(local, part)
     except OSError as error:
