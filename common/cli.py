@@ -16,12 +16,25 @@ def natural(text: str) -> int:
 
 def above_zero(text: str) -> float:
     """A finite number above 0."""
+    if (value := _finite(text)) <= 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A finite number of at least 0."""
+    if (value := _finite(text)) < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _finite(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError("must be a finite number above 0")
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError("must be finite")
     return value
 
 

@@ -12,19 +12,25 @@ from common.errors import UserError
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that gets its name only once it is complete; on any error nothing is left behind."""
+def whole_path(path: Path) -> Iterator[Path]:
+    """A place to write a file to, which gets its name only once it is complete; on any error nothing is left behind."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from None
+        raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
     finally:
         with suppress(OSError):  # gone if it got its name
             temporary.unlink()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that gets its name only once it is complete; on any error nothing is left behind."""
+    with whole_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 def write_json(path: Path, value: object) -> None:

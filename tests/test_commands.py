@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -104,37 +103,6 @@ def test_scores_depend_neither_on_workers_nor_on_the_order_of_files(photographs,
 def test_methods_and_protocols_run(photographs, weights, protocol, options, capsys):
     assert reproduce_cell.main(cell(photographs, weights, "--protocol", protocol, *options)) == 0
     assert "images/s" in capsys.readouterr().out
-
-
-class Harmful:
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def test_a_pickle_that_would_execute_code_is_refused(photographs, tmp_path, capsys):
-    harmful = Harmful()
-    harmful.path = tmp_path / "executed"
-    for name, save in (("torch.pth", torch.save), ("plain.pth", lambda value, path: path.write_bytes(pickle.dumps(value)))):
-        save({"weight": torch.zeros(1), "harm": harmful}, tmp_path / name)
-        assert reproduce_cell.main(cell(photographs, tmp_path / name)) == 2
-        assert "was not loaded" in capsys.readouterr().err
-    assert not harmful.path.exists()
-
-
-def test_checkpoints_as_they_come(weights, tmp_path):
-    from safetensors.torch import save_file
-
-    from weights.loading import read_state_dict
-
-    bare = torch.load(weights, weights_only=True)
-    save_file(bare, tmp_path / "bare.safetensors")
-    torch.save({"state_dict": {f"module.{key}": value for key, value in bare.items()}, "epoch": 3}, tmp_path / "parallel.pth")
-    halves = {"model_backbone_state_dict": {"a": torch.zeros(1)}, "model_transformer_state_dict": {"b": torch.ones(1)}}
-    torch.save({**halves, "epoch": 3, "optimizer_state_dict": {"state": {}}}, tmp_path / "halves.pth")
-    for name in ("bare.safetensors", "parallel.pth"):
-        found = read_state_dict(tmp_path / name)
-        assert found.keys() == bare.keys() and all(torch.equal(found[key], bare[key]) for key in bare)
-    assert read_state_dict(tmp_path / "halves.pth").keys() == {"backbone.a", "transformer.b"}
 
 
 def broken(path, change):

@@ -1,6 +1,7 @@
 """Checkpoints into networks, strictly, and without ever executing what a file brings along."""
 
 import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -9,9 +10,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.errors import UserError
+from weights import module_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # under which training code stores a state dict
 SPLIT = {"model_backbone_state_dict": "backbone.", "model_transformer_state_dict": "transformer."}  # two in one file
+
+PYIQA_HYPERIQA = {  # IQA-PyTorch builds the same HyperIQA from lists of modules: its prefixes, and the authors'
+    "base_model.": "res.",
+    "conv1.": "conv1.",
+    **{f"lda_modules.{i}.0.": f"res.lda{i + 1}_pool.0." for i in range(3)},
+    **{f"lda_modules.{i}.3.": f"res.lda{i + 1}_fc." for i in range(3)},
+    "lda_modules.3.2.": "res.lda4_fc.",
+    **{f"fc_w_modules.{i}.": f"fc{i + 1}w_conv." for i in range(4)},
+    "fc_w_modules.4.2.": "fc5w_fc.",
+    **{f"fc_b_modules.{i}.2.": f"fc{i + 1}b_fc." for i in range(5)},
+}
+
+UNREADABLE = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -49,24 +64,48 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        content = _content(path)
+    except module_pickle.Refused as error:
         raise UserError(
-            f"{path} holds more than tensors, or is no checkpoint: it was not loaded, since a pickle can execute code. "
-            "Save the state dict alone"
+            f"{path} holds more than tensors, or is no checkpoint: it was not loaded, since a pickle can execute code "
+            f"({error}). Save the state dict alone"
         ) from None
     except (OSError, RuntimeError, EOFError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from None
+        fault = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: cannot be read as a checkpoint ({fault})") from None
     return _unwrapped(content, path)
 
 
+def _content(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE:  # more than tensors, perhaps a whole module; or damaged, which shows there again
+        return module_pickle.read(path)
+
+
 def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict) and SPLIT.keys() <= content.keys():
-        content = {prefix + key: value for part, prefix in SPLIT.items() for key, value in content[part].items()}
-    while isinstance(content, dict) and (inner := next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)):
-        content = content[inner]
-    if not (isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values())):
+    if isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in SPLIT):
+        content = {prefix + str(key): value for part, prefix in SPLIT.items() for key, value in content[part].items()}
+    for _ in WRAPPERS:  # none is wrapped in more of them, and a file may wrap itself
+        if isinstance(content, dict):
+            content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
+    if not _is_state_dict(content):
         raise UserError(f"{path} holds no state dict: save network.state_dict() of the source network")
     if all(key.startswith("module.") for key in content):  # of nn.DataParallel
         content = {key.removeprefix("module."): value for key, value in content.items()}
+    if "lda_modules.0.0.weight" in content:
+        content = {_renamed(key): value for key, value in content.items()}
     return dict(content)
+
+
+def _is_state_dict(content: object) -> bool:
+    return (
+        isinstance(content, dict)
+        and len(content) > 0
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+    )
+
+
+def _renamed(key: str) -> str:
+    prefix = next((prefix for prefix in PYIQA_HYPERIQA if key.startswith(prefix)), "")
+    return PYIQA_HYPERIQA.get(prefix, "") + key.removeprefix(prefix)

@@ -1,0 +1,61 @@
+"""A checkpoint in any format that loads, as safetensors, which cannot hold code, with what is known of it.
+
+python -m scripts.convert_weights weights/files/tres-live_fb.pth tres-live_fb.safetensors --backbone tres
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from common.backbones import BACKBONES
+from common.device import file_sha256
+from common.errors import UserError, command
+from common.output import whole_path
+from weights.loading import load_weights, read_state_dict
+from weights.manifest import identified, read
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="python -m scripts.convert_weights",
+        description=__doc__.split("\n\n")[0],
+    )
+    found.add_argument("source", type=Path, metavar="IN", help="checkpoint to read")
+    found.add_argument("target", type=Path, metavar="OUT.safetensors")
+    found.add_argument("--backbone", choices=BACKBONES, help="make sure that it fits this network")
+    return found
+
+
+def metadata(source: Path) -> dict[str, str]:
+    """What the new file says of itself: its source, and the manifest's entry if the sha256 is a known one."""
+    sha256 = file_sha256(source)
+    entry = identified(sha256, source.parent, read())
+    return {"format": "pt", "source_file": source.name, "source_sha256": sha256} | (entry.metadata() if entry else {})
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    if args.target.suffix != ".safetensors":
+        raise UserError(f"{args.target}: the new file's name must end in .safetensors")
+    if args.target.exists():
+        raise UserError(f"{args.target} exists: remove it, or choose another name")
+    state = read_state_dict(args.source)
+    known = metadata(args.source)
+    if args.backbone:
+        load_weights(BACKBONES[args.backbone].network(), args.source)
+        known["backbone"] = args.backbone
+    try:
+        with whole_path(args.target) as temporary:
+            save_file({key: value.detach().clone().contiguous() for key, value in state.items()}, temporary, known)
+    except OSError as error:
+        raise UserError(f"{args.target}: cannot be written ({error.strerror})") from None
+    print(f"{args.target}: {len(state)} tensors")
+    for key, value in known.items():
+        print(f"  {key}: {value}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,205 @@
+"""The checkpoints that the project knows (manifest.json), where they come from, and the README that lists them.
+
+python -m weights.manifest    # writes weights/README.md
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError, command
+from common.output import whole_file
+
+HERE = Path(__file__).parent
+MANIFEST = HERE / "manifest.json"
+FILES = HERE / "files"  # where downloads go by default; git ignores it
+LOCK = "lock.json"  # beside the files: what was downloaded, with sha256
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One entry of the manifest.
+
+    backbone: None for a file that no network here reads. size: bytes, None where nobody could tell. sha256: 64 hex digits, the
+    first ones where only those are known (at least 8), or None. constructor: the arguments of the authors' constructor it was
+    trained with, at which the networks here are fixed. addresses: in the order in which they are tried.
+    """
+
+    name: str
+    file: str
+    backbone: str | None
+    source_data: str
+    used_for: str
+    size: int | None
+    sha256: str | None
+    preprocessing: Mapping[str, object]
+    constructor: Mapping[str, object]
+    licence: str
+    addresses: tuple[str, ...]
+    note: str
+
+    def metadata(self) -> dict[str, str]:
+        """What should travel with the weights, as safetensors stores it: text to text."""
+        fields = ("name", "backbone", "source_data", "licence", "note")
+        found = {name: str(getattr(self, name)) for name in fields if getattr(self, name)}
+        return found | {name: json.dumps(getattr(self, name)) for name in ("preprocessing", "constructor") if getattr(self, name)}
+
+
+def read(path: Path = MANIFEST) -> dict[str, Checkpoint]:
+    """The manifest by name. Raises UserError that names the entry which is wrong."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a manifest ({error})") from None
+    found: dict[str, Checkpoint] = {}
+    for number, entry in enumerate(entries):
+        try:
+            sources = tuple(_address(source) for source in entry.pop("sources"))
+            checkpoint = Checkpoint(**entry, addresses=sources)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}: entry {number} is not of the form of a checkpoint ({error})") from None
+        if checkpoint.name in found or not re.fullmatch(r"[\w.-]*\w", checkpoint.file):
+            raise UserError(f"{path}: entry {number} repeats a name, or its file is no plain name")
+        if checkpoint.sha256 is not None and not re.fullmatch(r"[0-9a-f]{8,64}", checkpoint.sha256):
+            raise UserError(f"{path}: the sha256 of {checkpoint.name} is not 8 to 64 hex digits")
+        found[checkpoint.name] = checkpoint
+    return found
+
+
+def find(name: str, known: Mapping[str, Checkpoint]) -> Checkpoint:
+    """An entry by name. Raises UserError that lists the names."""
+    if name not in known:
+        raise UserError(f"no weights are called {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def located(name_or_file: str) -> Path:
+    """The checkpoint of a --weights option: a file, or the name of one that was downloaded.
+
+    Raises UserError with the command that downloads it.
+    """
+    known = read()
+    if name_or_file not in known or Path(name_or_file).is_file():
+        return Path(name_or_file)
+    path = FILES / known[name_or_file].file
+    if not path.is_file():
+        raise UserError(f"{name_or_file} is not there yet: python -m scripts.download_weights {name_or_file}")
+    return path
+
+
+def identified(sha256: str, folder: Path, known: Mapping[str, Checkpoint]) -> Checkpoint | None:
+    """The entry of a file by its sha256: by the manifest, or by what a download into its folder recorded."""
+    recorded = {entry["sha256"]: name for name, entry in lock(folder).items()}
+    by_manifest = (name for name, entry in known.items() if entry.sha256 and sha256.startswith(entry.sha256))
+    name = next(by_manifest, recorded.get(sha256))
+    return known.get(name)
+
+
+def lock(folder: Path) -> dict[str, dict]:
+    """What was downloaded into a folder: name -> {file, size, sha256, source}; empty if nothing was."""
+    path = folder / LOCK
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: {key: entry[key] for key in ("file", "size", "sha256", "source")} for name, entry in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is damaged: remove it, and check the files beside it against their source") from None
+
+
+def _address(source: Mapping[str, str]) -> str:
+    """The address of a source: that of Google Drive's download, past its question about large files, or one as it stands."""
+    if "drive" in source:
+        return f"https://drive.usercontent.google.com/download?id={source['drive']}&export=download&confirm=t"
+    return source["url"]
+
+
+def page(address: str) -> str:
+    """The address at which a person downloads the same file with a browser."""
+    drive = re.search(r"drive\.usercontent\.google\.com/download\?id=([\w-]+)", address)
+    return f"https://drive.google.com/file/d/{drive[1]}/view" if drive else address
+
+
+def readme(known: Mapping[str, Checkpoint]) -> str:
+    """weights/README.md as the manifest has it."""
+    rows = [
+        f"| `{entry.name}` | {entry.backbone or '-'} | {entry.source_data} | {entry.used_for} | {_digits(entry.sha256)} |"
+        for entry in known.values()
+    ]
+    details = [_details(entry) for entry in known.values()]
+    return README.format(table="\n".join(rows), details="\n\n".join(details))
+
+
+def _digits(sha256: str | None) -> str:
+    return "not known" if sha256 is None else f"`{sha256}`" + ("..." if len(sha256) < 64 else "")
+
+
+def _details(entry: Checkpoint) -> str:
+    lines = [f"### {entry.name}", "", f"- File: `weights/files/{entry.file}`"]
+    lines += [f"- From: <{page(address)}>" for address in entry.addresses]
+    lines.append(f"- Licence: {entry.licence}")
+    lines.append("- Input: " + "; ".join(f"{key} {_shown(value)}" for key, value in entry.preprocessing.items()))
+    if entry.constructor:
+        lines.append("- Constructor: " + ", ".join(f"`{key}={value}`" for key, value in entry.constructor.items()))
+    return "\n".join(lines + ([f"- {entry.note}"] if entry.note else []))
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+README = """<!-- Written by python -m weights.manifest from weights/manifest.json. -->
+# Weights
+
+| name | network | trained on | for | sha256 |
+|---|---|---|---|---|
+{table}
+
+No checkpoint ships with the project. The addresses are those that the publishers of the files give, and have not been tried; the
+digits of a sha256 are those in which the names of the files end.
+
+## Get them
+
+```
+python -m scripts.download_weights --list
+python -m scripts.download_weights tres-live_fb musiq-live_fb
+python -m scripts.download_weights --all --base-url https://your.mirror/folder   # tried first; or $TTA_IQA_WEIGHTS_URL
+```
+
+Files go to `weights/files`, or to `--dest`. A download that was cut off goes on where it stopped, a second run does nothing, and
+a file gets its name only once its size and sha256 are right. Where the sha256 is not known, the one of the first download is
+printed and kept in `lock.json` beside the files, so that a change of the file at its source is noticed later.
+
+Google Drive limits how often a file is downloaded. If it says so, open the address in a browser and hand the file over:
+
+```
+python -m scripts.download_weights --from-file tres-live_fb=Downloads/fblive_TReS
+```
+
+## Use them
+
+Loading never executes code. State dicts of torch.save (bare, wrapped, of nn.DataParallel, or MUSIQ's two in one file),
+safetensors, and files that pickle a whole module all load. To keep a file that cannot hold code, with what is known of it:
+
+```
+python -m scripts.convert_weights weights/files/tres-live_fb.pth tres-live_fb.safetensors --backbone tres
+```
+
+## Each file
+
+{details}
+"""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="python -m weights.manifest", description="Write weights/README.md.").parse_args(argv)
+    with whole_file(HERE / "README.md") as file:
+        file.write(readme(read()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
