@@ -1,0 +1,70 @@
+"""Every data set by name, and where it lies below the data root."""
+
+import os
+from pathlib import Path
+
+from common.errors import UserError
+from data import (
+    cid2013,
+    csiq,
+    csv_folder,
+    dslr,
+    kadid10k,
+    koniq10k,
+    live_fb,
+    live_iqa,
+    livec,
+    pipal,
+    spaq,
+    tid2013,
+)
+from data.dataset import Dataset
+from data.files import Files, plain
+
+TARGETS = (koniq10k, pipal, cid2013, live_iqa, spaq, livec, dslr)
+SOURCES = (live_fb, tid2013, kadid10k, csiq)
+DATASETS: dict[str, Dataset] = {module.DATASET.name: module.DATASET for module in (*TARGETS, *SOURCES, csv_folder)}
+ROOT = Path("data/raw")
+
+
+def data_root(given: Path | None) -> Path:
+    """What was given, else $IQA_DATA_ROOT, else data/raw."""
+    return given or Path(os.environ.get("IQA_DATA_ROOT") or ROOT)
+
+
+def folder_of(dataset: Dataset, root: Path) -> Path:
+    """The data set's folder: the one below the root that bears its name, or the root itself if that holds its label file.
+
+    Raises UserError where there is none, or more than one.
+    """
+    if not dataset.folders and root.exists():
+        return root
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give --data-root, or set IQA_DATA_ROOT")
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    own = [path for path in below if _bears(dataset, path)]
+    others = any(_bears(other, path) for other in DATASETS.values() if other is not dataset for path in below)
+    if not others and _labelled(dataset, [path for path in root.iterdir() if path.is_file()]):
+        return root
+    if len(own) > 1:
+        raise UserError(
+            f"{root}: {', '.join(path.name for path in own)} may all be {dataset.title}: point --data-root at the one"
+        )
+    if own:
+        return own[0]
+    if not others and any(Files.below(root).matching(pattern) for pattern in dataset.label_files):
+        return root
+    raise UserError(
+        f"{root}: no folder of {dataset.title}, such as {dataset.folders[0]}, and no {dataset.label_files[0]}; "
+        f"get it from {dataset.source}"
+    )
+
+
+def _bears(dataset: Dataset, folder: Path) -> bool:
+    return plain(folder.name) in {plain(name) for name in dataset.folders}
+
+
+def _labelled(dataset: Dataset, files: list[Path]) -> bool:
+    return any(
+        Files(Path(), {path.name.lower(): [path]}, Path()).matching(pattern) for path in files for pattern in dataset.label_files
+    )
