@@ -33,7 +33,7 @@ def data_root(given: Path | None) -> Path:
 
 
 def folder_of(dataset: Dataset, root: Path) -> Path:
-    """The data set's folder: the one below the root that bears its name, or the root itself if that holds its label file.
+    """The data set's folder: the root itself if it is that data set's alone, else the one below it that bears its name.
 
     Raises UserError where there is none, or more than one.
     """
@@ -41,19 +41,21 @@ def folder_of(dataset: Dataset, root: Path) -> Path:
         return root
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give --data-root, or set IQA_DATA_ROOT")
-    below = sorted(path for path in root.iterdir() if path.is_dir())
-    own = [path for path in below if _bears(dataset, path)]
-    others = any(_bears(other, path) for other in DATASETS.values() if other is not dataset for path in below)
-    if not others and _labelled(dataset, [path for path in root.iterdir() if path.is_file()]):
+    content = sorted(root.iterdir())
+    folders = [path for path in content if path.is_dir()]
+    alone = not any(_bears(other, path) for other in DATASETS.values() if other is not dataset for path in folders)
+    if alone and (_bears(dataset, root.resolve()) or _labelled(dataset, Files.of(root, [p for p in content if p.is_file()]))):
         return root
+    own = [path for path in folders if _bears(dataset, path)]
     if len(own) > 1:
         raise UserError(
             f"{root}: {', '.join(path.name for path in own)} may all be {dataset.title}: point --data-root at the one"
         )
+    for folder in own + [root] * alone:
+        if _labelled(dataset, Files.below(folder)):
+            return folder
     if own:
         return own[0]
-    if not others and any(Files.below(root).matching(pattern) for pattern in dataset.label_files):
-        return root
     raise UserError(
         f"{root}: no folder of {dataset.title}, such as {dataset.folders[0]}, and no {dataset.label_files[0]}; "
         f"get it from {dataset.source}"
@@ -64,7 +66,5 @@ def _bears(dataset: Dataset, folder: Path) -> bool:
     return plain(folder.name) in {plain(name) for name in dataset.folders}
 
 
-def _labelled(dataset: Dataset, files: list[Path]) -> bool:
-    return any(
-        Files(Path(), {path.name.lower(): [path]}, Path()).matching(pattern) for path in files for pattern in dataset.label_files
-    )
+def _labelled(dataset: Dataset, files: Files) -> bool:
+    return any(files.matching(pattern) for pattern in dataset.label_files)

@@ -24,7 +24,7 @@ class Files:
     @classmethod
     def below(cls, asked: Path) -> "Files":
         root = asked.parent if asked.is_file() else asked
-        by_name: dict[str, list[Path]] = {}
+        found = []
         seen = set()
         for parent, folders, files in os.walk(root, followlinks=True):  # users link their large folders
             real = os.path.realpath(parent)
@@ -33,9 +33,15 @@ class Files:
                 continue
             seen.add(real)
             folders.sort()
-            for file in sorted(files):
-                by_name.setdefault(file.lower(), []).append(Path(parent, file))
-        return cls(root, by_name, asked)
+            found += [Path(parent, file) for file in sorted(files)]
+        return cls.of(asked, found)
+
+    @classmethod
+    def of(cls, asked: Path, paths: Iterable[Path]) -> "Files":
+        by_name: dict[str, list[Path]] = {}
+        for path in paths:
+            by_name.setdefault(path.name.lower(), []).append(path)
+        return cls(asked.parent if asked.is_file() else asked, by_name, asked)
 
     def matching(self, pattern: str) -> list[Path]:
         """Files whose base name fits a shell pattern, whatever its case, spaces, dashes and underscores."""

@@ -12,7 +12,7 @@ from data.files import Files, shown
 from data.tables import number, read_columns, read_list
 
 NAME = re.compile(r"A(\d{4})_\d+_\d+\.bmp", re.IGNORECASE)
-PER_REFERENCE = "A[0-9][0-9][0-9][0-9].txt"
+PER_REFERENCE = "A0???.txt"
 LAST_OF_FOLDER = (59, 120, 184, 248)  # references of Distortion_1 to Distortion_4
 
 
