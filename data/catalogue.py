@@ -28,8 +28,11 @@ ROOT = Path("data/raw")
 
 
 def data_root(given: Path | None) -> Path:
-    """What was given, else $IQA_DATA_ROOT, else data/raw."""
-    return given or Path(os.environ.get("IQA_DATA_ROOT") or ROOT)
+    """What was given, else $IQA_DATA_ROOT, else data/raw. Raises UserError where it does not exist."""
+    root = given or Path(os.environ.get("IQA_DATA_ROOT") or ROOT)
+    if not root.exists():
+        raise UserError(f"{root}: no such folder; give --data-root, or set IQA_DATA_ROOT")
+    return root
 
 
 def folder_of(dataset: Dataset, root: Path) -> Path:
@@ -37,10 +40,10 @@ def folder_of(dataset: Dataset, root: Path) -> Path:
 
     Raises UserError where there is none, or more than one.
     """
-    if not dataset.folders and root.exists():
+    if not dataset.folders:
         return root
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give --data-root, or set IQA_DATA_ROOT")
+        raise UserError(f"{root} is a file: give the folder of {dataset.title}")
     content = sorted(root.iterdir())
     folders = [path for path in content if path.is_dir()]
     alone = not any(_bears(other, path) for other in DATASETS.values() if other is not dataset for path in folders)

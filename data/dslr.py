@@ -16,7 +16,7 @@ def labels(files: Files, column: str) -> Labels:
     if file.name.lower() == SELF_MADE.lower():
         table = read_columns(file, ("0", "1"))
         return Labels(file, "1", [_label(name, score) for name, score in zip(table["0"], table["1"])])
-    return Labels(file, "second", _authors_rows(file))
+    return Labels(file, column, _authors_rows(file))
 
 
 def _authors_rows(file: Path) -> list[Label]:

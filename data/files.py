@@ -33,7 +33,7 @@ class Files:
                 continue
             seen.add(real)
             folders.sort()
-            found += [Path(parent, file) for file in sorted(files)]
+            found += [path for file in sorted(files) if (path := Path(parent, file)).is_file()]  # no link to nowhere
         return cls.of(asked, found)
 
     @classmethod

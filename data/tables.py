@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data.files import shown
 
 SPREADSHEETS = (".xlsx", ".ods")
 HEADER_WITHIN = 20  # rows of a sheet
+DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, NotImplementedError, zlib.error)  # what readers raise
 
 
 def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = (), sheet: str | None = None) -> pd.DataFrame:
@@ -66,8 +68,8 @@ def read_mat(path: Path, variable: str) -> np.ndarray:
     """A vector of a MATLAB file, (n,): numbers, or the strings of a cell array."""
     try:
         content = scipy.io.loadmat(path, variable_names=[variable], squeeze_me=True)
-    except (OSError, ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-        raise UserError(f"{path}: cannot be read as a MATLAB file ({str(error).splitlines()[0]})") from None
+    except (*DAMAGED, scipy.io.matlab.MatReadError) as error:
+        raise UserError(f"{path}: cannot be read as a MATLAB file ({error}); download it again") from None
     if variable not in content:
         raise UserError(f"{path}: no variable {variable!r}: is it another file of that name?")
     return np.atleast_1d(content[variable])
@@ -85,7 +87,7 @@ def _from_spreadsheet(path: Path, columns: Sequence[str], sheet: str | None) -> 
     """The table whose header has all columns."""
     try:
         sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=object)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, SyntaxError, zipfile.BadZipFile) as error:  # a SyntaxError of XML
         raise UserError(f"{path}: cannot be read as a spreadsheet ({error}); download it again") from None
     for name in sorted(sheets, key=lambda name: name != sheet):
         cells = sheets[name].map(_text)

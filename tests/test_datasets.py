@@ -452,7 +452,10 @@ def test_a_linked_folder_is_followed_and_a_circle_ends(tmp_path):
     for path in (tmp_path / "disk").iterdir():
         (tmp_path / "raw/koniq" / path.name).symlink_to(path)
     (tmp_path / "raw/koniq/up").symlink_to(tmp_path / "raw")
-    assert len(read(DATASETS["koniq10k"], folder_of(DATASETS["koniq10k"], tmp_path / "raw")).photographs) == 3
+    (tmp_path / "disk/1024x768/10001.jpg").unlink()
+    (tmp_path / "disk/1024x768/10001.jpg").symlink_to(tmp_path / "unplugged")
+    reading = survey(DATASETS["koniq10k"], folder_of(DATASETS["koniq10k"], tmp_path / "raw"))
+    assert [p.key for p in reading.photographs] == ["10000.jpg", "10002.jpg"] and reading.missing == ["10001.jpg"]
 
 
 def test_images_are_turned_upright(tmp_path):
@@ -461,8 +464,12 @@ def test_images_are_turned_upright(tmp_path):
     assert shapes == {"00001.jpg": (32, 40, 3), "00002.jpg": (40, 32, 3), "11125.jpg": (32, 40, 3)}
 
 
-def damage(path, content=b"no such format"):
-    path.write_bytes(content)
+def damage(path):
+    path.write_bytes(b"no such format")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.parametrize(
@@ -477,6 +484,7 @@ def damage(path, content=b"no such format"):
             "no variable 'dmos_new'",
         ),
         ("livec", livec, lambda root: damage(root / "Data/AllMOS_release.mat"), "cannot be read as a MATLAB file"),
+        ("livec", livec, lambda root: cut(root / "Data/AllMOS_release.mat"), "cannot be read as a MATLAB file"),
         ("livec", livec, lambda root: (root / "Data/AllImages_release.mat").unlink(), "no label file AllImages_release.mat"),
         ("cid2013", cid2013, lambda root: damage(next(root.glob("*.xlsx"))), "cannot be read as a spreadsheet"),
         ("cid2013", cid2013_ods, lambda root: damage(root / "cid.ods"), "cannot be read as a spreadsheet"),
@@ -545,8 +553,7 @@ def test_check_data_finds_what_falls_short(tmp_path, capsys, monkeypatch):
     koniq10k(tmp_path / "koniq")
     images(tmp_path, "koniq/1024x768/10000.jpg", size=(512, 384))
     (tmp_path / "koniq/1024x768/10001.jpg").unlink()
-    whole = (tmp_path / "koniq/1024x768/10002.jpg").read_bytes()
-    damage(tmp_path / "koniq/1024x768/10002.jpg", whole[: len(whole) // 2])
+    cut(tmp_path / "koniq/1024x768/10002.jpg")
     file = tmp_path / "koniq/koniq10k_scores_and_distributions.csv"
     file.write_text(file.read_text().replace("60.5", "160.5"))
     monkeypatch.setenv("IQA_DATA_ROOT", str(tmp_path))
@@ -597,16 +604,39 @@ def weights(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name, resize", [("live_iqa", None), ("koniq10k", [512, 384])])
-def test_a_cell_records_its_data(raw, weights, tmp_path, capsys, name, resize):
-    options = ["--backbone", "metaiqa", "--weights", str(weights), "--method", "source", "--seeds", "1", "--device", "cpu"]
-    options += ["--dataset", name, "--data-root", str(raw), "--workers", "0", "--json", str(tmp_path / "cell.json")]
-    assert reproduce_cell.main(options) == 0
+def cell_of(name, root, weights, *options):
+    return [
+        *("--backbone", "metaiqa", "--weights", str(weights), "--method", "source", "--seeds", "1", "--device", "cpu"),
+        *("--dataset", name, "--data-root", str(root), "--workers", "0", *options),
+    ]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_cell_of_every_data_set_records_its_data(raw, weights, tmp_path, name):
+    assert reproduce_cell.main(cell_of(name, raw, weights, "--json", str(tmp_path / "cell.json"))) == 0
+    result = json.loads((tmp_path / "cell.json").read_text())
+    config = result["config"]
+    assert result["n_images"] == len(RECORDS[name]) and config["dataset"] == name and config["missing"] == 0
+    assert config["subset"] == next(iter(DATASETS[name].subsets)) and Path(config["label_file"]).is_relative_to(raw)
+    assert config["direction"] == ("higher is worse, negated" if name in ("live_iqa", "csiq") else "higher is better")
+    assert config["resize"] == ([512, 384] if name in ("koniq10k", "cid2013", "spaq") else None)
+
+
+def test_a_cell_with_options(weights, tmp_path, capsys):
+    cid2013(tmp_path / "cid")
+    (tmp_path / "cid/IS1/co2/IS_I_C02_D14.jpg").unlink()
+    options = ["--score-column", "Realigned MOS", "--json", str(tmp_path / "cell.json"), "--scores", str(tmp_path / "scores.csv")]
+    assert reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *options)) == 2
+    assert "1 of 5 images are nowhere below" in capsys.readouterr().err
+    assert reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *options, "--allow-missing")) == 0
+    assert "note: 1 of 5 images are missing: IS_I_C02_D14" in capsys.readouterr().out
     config = json.loads((tmp_path / "cell.json").read_text())["config"]
-    reading = read(DATASETS[name], folder_of(DATASETS[name], raw))
-    assert {key: config[key] for key in reading.record()} == {**reading.record(), "resize": resize}
-    assert config["subset"] == "all" and config["missing"] == 0
-    assert reproduce_cell.main([*options, "--subset", "none"]) == 2
-    assert "has no subset 'none': choose from all, " in capsys.readouterr().err
-    assert reproduce_cell.main([*options, "--json", str(raw / "cell.json")]) == 2
-    assert "where nothing is written" in capsys.readouterr().err
+    assert config["missing"] == 1 and config["score_column"] == "Realigned MOS" and config["subset"] == "all"
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert dict(zip(scores["image"], scores["mos"])) == {name: row[2] for name, row in CID.items() if name != "IS_I_C02_D14"}
+    for wrong, message in (
+        (["--subset", "IS7"], "CID2013 has no subset 'IS7': choose from all, IS1"),
+        (["--json", str(tmp_path / "cid/cell.json")], "where nothing is written"),
+    ):
+        assert reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *wrong)) == 2
+        assert message in capsys.readouterr().err

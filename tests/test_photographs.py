@@ -15,7 +15,7 @@ from common.distortions import TYPES, Severities, compress, distort, unit
 from common.errors import UserError
 from common.images import read_rgb
 from common.views import Placement, View
-from data.catalogue import folder_of
+from data.catalogue import data_root
 from data.csv_folder import DATASET
 from data.dataset import read
 
@@ -228,4 +228,4 @@ def test_an_ambiguous_name_and_a_missing_label_file(tmp_path):
     with pytest.raises(UserError, match="no CSV file"):
         read(DATASET, root / "x")
     with pytest.raises(UserError, match="no such folder"):
-        folder_of(DATASET, root / "absent")
+        data_root(root / "absent")
