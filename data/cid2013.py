@@ -32,7 +32,6 @@ def _label(name: str, score: str) -> Label:
 DATASET = Dataset(
     name="cid2013",
     title="CID2013",
-    role="target",
     columns={"Image set specific MOS": None, "Realigned MOS": (-9.6, 87.9)},  # the first compares inside one image set only
     larger_is_better=True,
     subsets={"all": 474, "IS1": 84, "IS2": 78, "IS3": 78, "IS4": 78, "IS5": 72, "IS6": 84},

@@ -34,7 +34,6 @@ def _label(name: str, score: str) -> Label:
 DATASET = Dataset(
     name="csiq",
     title="CSIQ",
-    role="source",
     columns={"dmos": (0, 1)},
     larger_is_better=False,
     subsets={"all": 866},

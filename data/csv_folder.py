@@ -25,7 +25,7 @@ def labels(files: Files, column: str) -> Labels:
 def _label_file(files: Files) -> Path:
     if files.asked.is_file():
         return files.asked
-    found = sorted(path for path in files.root.iterdir() if path.suffix.lower() == ".csv")
+    found = sorted(path for path in files.root.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
     if not found:
         raise UserError(f"{files.root}: no CSV file; put one there with the columns {', '.join(COLUMNS)}")
     if len(found) > 1:
@@ -38,7 +38,6 @@ def _label_file(files: Files) -> Path:
 DATASET = Dataset(
     name="csv",
     title="a folder with a CSV file",
-    role="own",
     columns={"MOS": None},
     larger_is_better=True,
     subsets={"all": None},
@@ -47,6 +46,7 @@ DATASET = Dataset(
     label_files=("*.csv",),
     folders=(),
     labels=labels,
+    whole_path=True,
     citation="",
     terms="",
     source="",

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -46,7 +45,6 @@ class Dataset:
 
     name: str
     title: str
-    role: Literal["target", "source", "own"]
     columns: dict[str, tuple[float, float] | None]
     larger_is_better: bool
     subsets: dict[str, int | None]
@@ -60,7 +58,7 @@ class Dataset:
     source: str
     resize: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
-    folder_counts: bool = False  # base names recur in folders that tell the images apart
+    whole_path: bool = False  # base names may recur, and folders tell the images apart
 
     @property
     def sign(self) -> int:
@@ -88,8 +86,12 @@ class Reading:
 
     def notes(self) -> list[str]:
         """What a reader of the result should know, one sentence each."""
-        total = len(self.photographs) + len(self.missing)
-        return [f"{len(self.missing)} of {total} images are missing: {shown(self.missing)}"] if self.missing else []
+        total, released = len(self.photographs) + len(self.missing), self.dataset.released
+        found = (
+            (self.missing, f"{len(self.missing)} of {total} images are missing: {shown(self.missing)}"),
+            (self.subset != released, f"the authors' code uses the subset {released}"),
+        )
+        return [note for holds, note in found if holds]
 
     def record(self) -> dict:
         """What a result says of its data."""
@@ -140,12 +142,12 @@ def survey(dataset: Dataset, folder: Path, subset: str | None = None, column: st
     labels = dataset.labels(files, _chosen(dataset, "score column", column, dataset.columns))
     rows = [row for row in labels.rows if subset == "all" or subset in row.parts]
     if not rows:
-        raise UserError(f"{labels.file}: no label of the subset {subset!r} of {dataset.title}")
+        raise UserError(f"{labels.file}: no label of the subset {subset!r} of {dataset.title}; see data/README.md")
     if repeated := [key for key, count in Counter(row.key for row in rows).items() if count > 1]:
         raise UserError(f"{labels.file}: {shown(repeated)} named more than once: keep one row per image")
     if bad := [row.key for row in rows if not np.isfinite(row.score)]:
         raise UserError(f"{labels.file}: the {labels.column} of {shown(bad)} is no finite number: mend or remove the row")
-    paths = files.locate([row.path for row in rows], dataset.folder_counts)
+    paths = files.locate([row.path for row in rows], dataset.whole_path)
     photographs = [Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group) for row in rows if row.path in paths]
     return Reading(dataset, files.root, labels, subset, photographs, [row.key for row in rows if row.path not in paths])
 

@@ -3,7 +3,6 @@
 import filecmp
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -66,19 +65,22 @@ class Files:
             )
         return found
 
-    def locate(self, names: Sequence[str], folder_counts: bool = False) -> dict[str, Path]:
+    def has_folder(self, name: str) -> bool:
+        """Whether any file lies in, or below, a folder of that name below the root."""
+        inside = (path.relative_to(self.root).parts[:-1] for paths in self.by_name.values() for path in paths)
+        return any(part.lower() == name.lower() for parts in inside for part in parts)
+
+    def locate(self, names: Sequence[str], whole_path: bool = False) -> dict[str, Path]:
         """Where the images are; those that are nowhere are left out.
 
         A name is a path below the root, or a base name with the folders that it is expected in. Where several files bear the
-        base name, the one with most of these folders is taken, then the one in the same case. The last folder must agree if
-        folder_counts, or if other names differ in their folders alone. Raises UserError where more than one file remains, or
-        where two names find one file.
+        base name, the one with most of these folders is taken, then the one in the same case. whole_path: all these folders
+        must agree. Raises UserError where more than one file remains, or where two names find one file.
         """
-        shared = Counter(_parts(name)[-1] for name in names)
         found: dict[str, Path] = {}
         finder: dict[Path, str] = {}
         for name in names:
-            candidates = self._candidates(name, 2 if folder_counts or shared[_parts(name)[-1]] > 1 else 1)
+            candidates = self._candidates(name, whole_path)
             if len(candidates) > 1:
                 raise UserError(
                     f"{self.root}: {name} is found more than once ({shown(candidates)}): keep one, or label it by its path"
@@ -89,14 +91,14 @@ class Files:
                 found[name], finder[path] = path, name
         return found
 
-    def _candidates(self, name: str, depth: int) -> list[Path]:
+    def _candidates(self, name: str, whole_path: bool) -> list[Path]:
         direct = self.root / name.replace("\\", "/")
         if direct.is_file():
             return [direct]
         candidates = self.by_name.get(_parts(name)[-1], [])
         agreeing = [_agreement(_parts(name), _parts(str(path.relative_to(self.root)))) for path in candidates]
         best = max(agreeing, default=0)
-        if best < min(depth, len(_parts(name))):
+        if whole_path and best < len(_parts(name)):
             return []
         candidates = [path for path, agreement in zip(candidates, agreeing) if agreement == best]
         return [path for path in candidates if path.name == PurePosixPath(name).name] or candidates

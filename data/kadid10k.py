@@ -23,7 +23,6 @@ def labels(files: Files, column: str) -> Labels:
 DATASET = Dataset(
     name="kadid10k",
     title="KADID-10k",
-    role="source",
     columns={"dmos": (1, 5)},
     larger_is_better=True,
     subsets={"all": 10125, "released": 10000},

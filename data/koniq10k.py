@@ -29,7 +29,6 @@ def labels(files: Files, column: str) -> Labels:
 DATASET = Dataset(
     name="koniq10k",
     title="KonIQ-10k",
-    role="target",
     columns={"MOS_zscore": (0, 100), "MOS": (1, 5)},  # neither is a function of the other
     larger_is_better=True,
     subsets={"all": 10073, "training": 7058, "validation": 1000, "test": 2015},

@@ -25,7 +25,6 @@ def _base(name: str) -> str:
 DATASET = Dataset(
     name="live_fb",
     title="LIVE-FB",
-    role="source",
     columns={"mos": (0, 100)},
     larger_is_better=True,
     subsets={"all": 39810, "test": 1827, "train+val": 37983},

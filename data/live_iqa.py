@@ -22,11 +22,11 @@ def labels(files: Files, column: str) -> Labels:
         if values.shape != (total,):
             raise UserError(f"{source}: {variable} has {values.size} entries, not {total}: it is not the file of release 2")
     places = [(folder, k) for folder, count in BLOCKS.items() for k in range(1, count + 1)]
-    spelled = _blur_folder(files)
+    blur = "blur" if files.has_folder("blur") and not files.has_folder("gblur") else "gblur"  # as the readme of TReS draws it
     rows = [
         Label(
             key=f"{places[i][0]}/img{places[i][1]}.bmp",
-            path=f"{spelled if places[i][0] == 'gblur' else places[i][0]}/img{places[i][1]}.bmp",
+            path=f"{blur if places[i][0] == 'gblur' else places[i][0]}/img{places[i][1]}.bmp",
             score=number(scores[i]),
             group=str(references[i]).lower().removesuffix(".bmp"),
             parts=(places[i][0],),
@@ -36,16 +36,9 @@ def labels(files: Files, column: str) -> Labels:
     return Labels(file, column, rows)
 
 
-def _blur_folder(files: Files) -> str:
-    """gblur, or blur as the readme of TReS draws it."""
-    folders = {path.parent.name.lower() for path in files.by_name.get("img1.bmp", [])}
-    return "blur" if "blur" in folders and "gblur" not in folders else "gblur"
-
-
 DATASET = Dataset(
     name="live_iqa",
     title="LIVE-IQA",
-    role="target",
     columns={"dmos_new": (-2.7, 111.8), "dmos": (0, 100)},  # realigned: some are below 0 or above 100
     larger_is_better=False,
     subsets={"all": 779, "jp2k": 169, "jpeg": 175, "wn": 145, "gblur": 145, "fastfading": 145},
@@ -57,5 +50,5 @@ DATASET = Dataset(
     citation="Sheikh, Sabir, Bovik: A statistical evaluation of recent full reference IQA algorithms. IEEE TIP 15(11), 2006",
     terms="any use with the notice kept and the source acknowledged; nine Visual Delights images in this data set's scope only",
     source="https://live.ece.utexas.edu/research/quality/subjective.htm (form; dmos_realigned.mat apart)",
-    folder_counts=True,
+    whole_path=True,
 )

@@ -26,7 +26,6 @@ def _label(name: str, score: float) -> Label:
 DATASET = Dataset(
     name="livec",
     title="LIVEC",
-    role="target",
     columns={"AllMOS_release": (0, 100)},
     larger_is_better=True,
     subsets={"test": 1162, "training": 7, "all": 1169},

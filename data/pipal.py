@@ -49,7 +49,6 @@ def _is_list(path: Path) -> bool:
 DATASET = Dataset(
     name="pipal",
     title="PIPAL",
-    role="target",
     columns={"Elo": (916, 1836)},
     larger_is_better=True,
     subsets={"all": 23200, "distortion_1": 5800, "distortion_2": 5800, "distortion_3": 5800, "distortion_4": 5800},

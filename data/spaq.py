@@ -17,7 +17,6 @@ def labels(files: Files, column: str) -> Labels:
 DATASET = Dataset(
     name="spaq",
     title="SPAQ",
-    role="target",
     columns={"MOS": (0, 100)},
     larger_is_better=True,
     subsets={"all": 11125},

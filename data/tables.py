@@ -1,6 +1,7 @@
 """Label files as they come: CSV, spreadsheets, MATLAB files and plain lists."""
 
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -37,11 +38,12 @@ def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = (
 
 def read_csv(path: Path, header: int | None = 0) -> pd.DataFrame:
     """A CSV file as text; what is empty is ''."""
+    options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "skipinitialspace": True, "index_col": False}
     try:
-        table = pd.read_csv(
-            path, header=header, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True, index_col=False
-        )
-    except (OSError, ValueError) as error:  # a parser's and a decoder's errors are ValueErrors
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of fields beyond the header, such as decimal commas make
+            table = pd.read_csv(path, header=header, **options)
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # a parser's and a decoder's errors are ValueErrors
         raise UserError(f"{path}: cannot be read as a CSV file ({str(error).splitlines()[0]})") from None
     table = table.fillna("").apply(lambda column: column.str.strip())
     table.columns = [str(column).strip() for column in table.columns]
@@ -90,7 +92,7 @@ def _from_spreadsheet(path: Path, columns: Sequence[str], sheet: str | None) -> 
     except (*DAMAGED, SyntaxError, zipfile.BadZipFile) as error:  # a SyntaxError of XML
         raise UserError(f"{path}: cannot be read as a spreadsheet ({error}); download it again") from None
     for name in sorted(sheets, key=lambda name: name != sheet):
-        cells = sheets[name].map(_text)
+        cells = sheets[name].apply(lambda column: column.map(_text))
         for row in range(min(HEADER_WITHIN, len(cells))):
             headers = [header for header in cells.iloc[row] if header]
             if all(_match(column, headers) for column in columns):

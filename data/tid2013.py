@@ -26,7 +26,6 @@ def labels(files: Files, column: str) -> Labels:
 DATASET = Dataset(
     name="tid2013",
     title="TID2013",
-    role="source",
     columns={"MOS": (0, 9)},
     larger_is_better=True,
     subsets={"all": 3000},

@@ -197,8 +197,8 @@ def livec(root):
 DSLR = {"000_a.png": (30.5, "refs/000.png"), "000_b.png": (70, "refs/000.png"), "001_a.png": (20, "refs/001.png")}
 
 
-def dslr(root, header="image,score,reference"):
-    images(root, *(f"Images/{name}" for name in DSLR), "refs/000.png", "refs/001.png")
+def dslr(root, header="image,score,reference", place="Images/{}"):
+    images(root, *(place.format(name) for name in DSLR), "refs/000.png", "refs/001.png")
     text(root / "MOS_FR.csv", header + "\n" + "".join(f"{name},{row[0]},{row[1]}\n" for name, row in DSLR.items()))
 
 
@@ -293,7 +293,7 @@ LAYOUTS = {
         lambda root: spaq(root, images_in="SPAQ zip/TestImage", labels="annotations/MOS_and_Image_attribute_scores.xlsx"),
     ],
     "livec": [livec, lambda root: livec(root / "ChallengeDB_release" / "ChallengeDB_release")],
-    "dslr": [dslr, lambda root: dslr(root, header="0,1,2")],
+    "dslr": [dslr, lambda root: dslr(root, header="0,1,2"), lambda root: dslr(root, place="{}")],
     "live_fb": [live_fb, lambda root: live_fb(root, "{}"), lambda root: live_fb(root, "FLIVE/{}")],
     "tid2013": [tid2013, lambda root: tid2013(root / "tid2013")],
     "kadid10k": [kadid10k, lambda root: kadid10k(root / "kadid10k", "distorted_images", "reference_images")],
@@ -366,6 +366,8 @@ def test_subsets_are_asked_for_by_name(tmp_path, name, build, subset, keys):
     build(tmp_path)
     reading = read(DATASETS[name], tmp_path, subset)
     assert [p.key for p in reading.photographs] == keys and reading.record()["subset"] == subset
+    note = f"the authors' code uses the subset {DATASETS[name].released}"
+    assert reading.notes() == ([] if subset == "released" else [note])
 
 
 def test_score_columns(tmp_path):
@@ -422,6 +424,10 @@ def test_an_image_of_another_folder_is_no_substitute(tmp_path):
     live_iqa(tmp_path)
     (tmp_path / "jp2k/img2.bmp").unlink()  # jpeg/img2.bmp is there
     assert survey(DATASETS["live_iqa"], tmp_path).missing == ["jp2k/img2.bmp"]
+    dslr(tmp_path / "dslr")
+    (tmp_path / "dslr/Images/000_a.png").unlink()
+    images(tmp_path / "dslr", "refs/000_a.png")
+    assert survey(DATASETS["dslr"], tmp_path / "dslr").missing == ["000_a.png"]
     text(tmp_path / "csv/s.csv", "image_name,MOS\nx/a.png,1\ny/a.png,2\nb.png,3\n")
     images(tmp_path / "csv", "x/a.png", "b.png")
     assert survey(DATASETS["csv"], tmp_path / "csv").missing == ["y/a.png"]
@@ -502,6 +508,7 @@ def cut(path):
         ("kadid10k", kadid10k, lambda root: text(root / "dmos.csv", "dist_img,dmos\nI01_01_01.png,3\n"), "no column 'ref_img'"),
         ("kadid10k", kadid10k, lambda root: text(root / "b/dmos.csv", "other"), "label files that differ"),
         ("dslr", dslr, lambda root: text(root / "MOS_FR.csv", "a,b\nc,1\n"), "2 columns, not three"),
+        ("kadid10k", kadid10k, lambda root: text(root / "dmos.csv", "dist_img,ref_img,dmos\n"), "no label of the subset 'all'"),
         ("koniq10k", koniq10k, lambda root: shutil.rmtree(root / "1024x768"), "3 of 3 images are nowhere below"),
     ],
 )

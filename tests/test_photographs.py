@@ -210,6 +210,7 @@ def test_csv_folder(tmp_path):
         ("image_name,MOS\na.png,2\n", "needs at least 2"),
         ("image_name,MOS\na.png,2\n,3\n", "row 3 has no image_name"),
         ("image_name,MOS\na.png,2\nz.png,3\n", "1 of 2 images are nowhere below"),
+        ("image_name,MOS\na.png,1,5\nb.png,2,5\n", "cannot be read as a CSV"),
         ("", "cannot be read as a CSV"),
     ],
 )
