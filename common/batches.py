@@ -20,11 +20,16 @@ from common.views import Placement, View
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better."""
+    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better.
+    group: its reference or scene, for splits without shared content; the image itself where none is known."""
 
     key: str
     path: Path
     mos: float
+    group: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "group", self.group or self.key)
 
 
 class Batch(NamedTuple):

@@ -46,14 +46,14 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         writer.writerows(rows)
 
 
-def check_targets(targets: Sequence[Path | None], inputs: Sequence[Path], data_root: Path | None = None) -> None:
-    """Refuse, before any work, files that cannot be written or would destroy something: an input, each other, or the data
-    folder, which stays as it is."""
+def check_targets(targets: Sequence[Path | None], inputs: Sequence[Path], data: Sequence[Path] = ()) -> None:
+    """Refuse, before any work, files that cannot be written or would destroy something: an input, each other, or what lies
+    in the folders of data, which stay as they are."""
     wanted = [target for target in targets if target is not None]
     for number, target in enumerate(wanted):
         real = target.resolve()
-        if data_root is not None and data_root.exists():
-            folder = (data_root if data_root.is_dir() else data_root.parent).resolve()
+        for place in data:
+            folder = (place.parent if place.is_file() else place).resolve()
             if real.is_relative_to(folder):
                 raise UserError(f"{target} lies in the data folder {folder}, where nothing is written: choose another place")
         if real.exists() and not real.is_file():

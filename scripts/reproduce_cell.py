@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-import data.csv_folder
 from common.backbones import BACKBONES
 from common.batches import Photograph
 from common.cell import Scores, run_cell, summary
@@ -21,9 +20,10 @@ from common.errors import UserError, command
 from common.output import check_targets, write_csv, write_json
 from common.protocols import METHODS, Method, Protocol
 from common.y import ADAPTABLE
+from data.catalogue import DATASETS, data_root, folder_of
+from data.dataset import read
 from weights.loading import load_weights
-
-DATASETS = {"csv": data.csv_folder.read}
+from weights.manifest import located
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,8 +33,11 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--backbone", required=True, choices=BACKBONES)
     found.add_argument("--dataset", default="csv", choices=DATASETS, help="default: csv")
-    found.add_argument("--data-root", required=True, type=Path, help="folder of the data set; never written to")
-    found.add_argument("--weights", required=True, type=Path, help="checkpoint of the source network")
+    found.add_argument("--data-root", type=Path, help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw")
+    found.add_argument("--subset", help="part of the data set; data/README.md lists them and the default")
+    found.add_argument("--score-column", help="where a data set has several; default: the one of the authors' code")
+    found.add_argument("--allow-missing", action="store_true", help="go without images that are not there, and record how many")
+    found.add_argument("--weights", required=True, metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md")
     found.add_argument("--method", default="rank+gc", choices=METHODS, help="default: rank+gc")
     found.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
     found.add_argument("--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5")
@@ -129,19 +132,24 @@ def _type(choice: int) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    check_targets([args.json, args.scores], [args.weights], args.data_root)
+    root = data_root(args.data_root)
+    folder = folder_of(DATASETS[args.dataset], root)
+    weights = located(args.weights)
+    check_targets([args.json, args.scores], [weights], [root, folder])
     protocol, method = settings(args)
     device = choose(args.device)
     episodes = args.episodes or (1 if protocol.leak_state else default_episodes(device))
     if protocol.leak_state and episodes > 1:
         raise UserError("--leak-state passes state from one episode to the next: leave out --episodes")
     workers = default_workers(device) if args.workers is None else args.workers
-    photographs = DATASETS[args.dataset](args.data_root)
+    reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
+    photographs = reading.photographs
     network = BACKBONES[args.backbone].network()
-    load_weights(network, args.weights)
-    weights_sha256 = file_sha256(args.weights)
+    load_weights(network, weights)
+    weights_sha256 = file_sha256(weights)
     y = BACKBONES[args.backbone].wrap(network, protocol).to(device, memory_format=torch.channels_last)
     print(f"{args.backbone}, {args.method}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds", flush=True)
+    print(f"{reading.dataset.title}, subset {reading.subset}, {reading.labels.column} ({reading.dataset.direction})", flush=True)
     scores = run_cell(
         y,
         photographs,
@@ -151,13 +159,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         batch_size=args.batch_size,
         episodes=episodes,
         workers=workers,
+        resize=reading.dataset.resize,
     )
     result = {
         "config": {
             "backbone": args.backbone,
-            "dataset": args.dataset,
-            "data_root": str(args.data_root),
-            "weights": {"file": str(args.weights), "sha256": weights_sha256},
+            **reading.record(),
+            "weights": {"file": str(weights), "sha256": weights_sha256},
             "method": asdict(method),
             "protocol": asdict(protocol),
             "seeds": list(range(args.seeds)),
@@ -175,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         header = ("image", "mos", "seed", "source_score", "adapted_score", "distortion")
         write_csv(args.scores, header, score_rows(scores, photographs))
     print(table(result))
-    for note in scores.notes():
+    for note in (*reading.notes(), *scores.notes()):
         print(f"note: {note}")
     print(f"{scores.seconds:.1f} s, {result['images_per_second']:.2f} images/s")
 

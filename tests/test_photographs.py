@@ -15,7 +15,9 @@ from common.distortions import TYPES, Severities, compress, distort, unit
 from common.errors import UserError
 from common.images import read_rgb
 from common.views import Placement, View
-from data.csv_folder import read
+from data.catalogue import data_root
+from data.csv_folder import DATASET
+from data.dataset import read
 
 
 def picture(height=60, width=80, seed=0):
@@ -205,10 +207,11 @@ def test_csv_folder(tmp_path):
         ("a.png", "deep/b.png", "x/C.png"),
     )
     (tmp_path / "deep/b.png").rename(tmp_path / "deep/B.PNG")
-    photographs = read(root)
+    photographs = read(DATASET, root).photographs
     assert [(p.key, p.mos) for p in photographs] == [("a.png", 1.0), ("deep/B.PNG", 2.5), ("c.png", 3.0)]
     assert photographs[2].path == tmp_path / "x/C.png"
-    assert read(root / "scores.csv") == photographs
+    assert read(DATASET, root / "scores.csv").photographs == photographs
+    assert [p.group for p in photographs] == ["r", "r", "r"]
 
 
 @pytest.mark.parametrize(
@@ -224,22 +227,23 @@ def test_csv_folder(tmp_path):
         ("image_name,MOS\na.png,2\n", "needs at least 2"),
         ("image_name,MOS\na.png,2\n,3\n", "row 3 has no image_name"),
         ("image_name,MOS\na.png,2\nz.png,3\n", "1 of 2 images are nowhere below"),
+        ("image_name,MOS\na.png,1,5\nb.png,2,5\n", "cannot be read as a CSV"),
         ("", "cannot be read as a CSV"),
     ],
 )
 def test_bad_labels_are_explained(tmp_path, text, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        read(csv_folder(tmp_path, text))
+        read(DATASET, csv_folder(tmp_path, text))
 
 
 def test_an_ambiguous_name_and_a_missing_label_file(tmp_path):
     root = csv_folder(tmp_path, "image_name,MOS\na.png,1\nb.png,2\n", ("x/a.png", "y/a.png", "b.png"))
     with pytest.raises(UserError, match="a.png is found more than once"):
-        read(root)
+        read(DATASET, root)
     (root / "other.csv").write_text("")
     with pytest.raises(UserError, match="2 CSV files"):
-        read(root)
+        read(DATASET, root)
     with pytest.raises(UserError, match="no CSV file"):
-        read(root / "x")
+        read(DATASET, root / "x")
     with pytest.raises(UserError, match="no such folder"):
-        read(root / "absent")
+        data_root(root / "absent")

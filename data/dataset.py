@@ -1,0 +1,161 @@
+"""What is known of a data set, and how its label files and images become photographs to score."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.batches import Photograph
+from common.errors import UserError
+from data.files import Files, shown
+
+
+@dataclass(frozen=True)
+class Label:
+    """One row of a label file. key: the image's name, the same for every label file and layout. path: its base name, after the
+    folders that it is expected in. score: as published. group: reference or scene. parts: the subsets it is in, beside `all`."""
+
+    key: str
+    path: str
+    score: float
+    group: str = ""
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The rows, and the file and the column that the scores come from."""
+
+    file: Path
+    column: str
+    rows: Sequence[Label]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set as published.
+
+    columns: score column to its range, or None where no range is known; the first is the one that the authors' code uses.
+    subsets: name to number of images; the first is the default. released: the subset that the authors' code uses.
+    label_files: patterns, the official ones first. folders: spellings of the folder, compared without case, dashes and spaces.
+    labels: (files, column) -> Labels. resize: (height, width) before the crop. size: (width, height) of every image, if one.
+    """
+
+    name: str
+    title: str
+    columns: dict[str, tuple[float, float] | None]
+    larger_is_better: bool
+    subsets: dict[str, int | None]
+    released: str
+    groups: str
+    label_files: tuple[str, ...]
+    folders: tuple[str, ...]
+    labels: Callable[[Files, str], Labels]
+    citation: str
+    terms: str
+    source: str
+    resize: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
+    whole_path: bool = False  # base names may recur, and folders tell the images apart
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.larger_is_better else -1
+
+    @property
+    def direction(self) -> str:
+        return "higher is better" if self.larger_is_better else "higher is worse, negated"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A data set as found in a folder. photographs: those found, in the label file's order. missing: keys of the others."""
+
+    dataset: Dataset
+    folder: Path
+    labels: Labels
+    subset: str
+    photographs: list[Photograph]
+    missing: list[str]
+
+    def published(self) -> list[float]:
+        """The scores of the photographs as in the label file."""
+        return [photograph.mos * self.dataset.sign for photograph in self.photographs]
+
+    def notes(self) -> list[str]:
+        """What a reader of the result should know, one sentence each."""
+        total, released = len(self.photographs) + len(self.missing), self.dataset.released
+        found = (
+            (self.missing, f"{len(self.missing)} of {total} images are missing: {shown(self.missing)}"),
+            (self.subset != released, f"the authors' code uses the subset {released}"),
+        )
+        return [note for holds, note in found if holds]
+
+    def record(self) -> dict:
+        """What a result says of its data."""
+        return {
+            "dataset": self.dataset.name,
+            "folder": str(self.folder),
+            "label_file": str(self.labels.file),
+            "score_column": self.labels.column,
+            "direction": self.dataset.direction,
+            "subset": self.subset,
+            "missing": len(self.missing),
+            "resize": self.dataset.resize,
+        }
+
+
+def read(
+    dataset: Dataset, folder: Path, subset: str | None = None, column: str | None = None, allow_missing: bool = False
+) -> Reading:
+    """The photographs of a data set, ready to be scored.
+
+    Raises UserError for anything that would make a wrong result: images that are missing (unless allowed) or found twice,
+    scores that are no numbers or all the same, an unknown subset or column.
+    """
+    reading = survey(dataset, folder, subset, column)
+    total = len(reading.photographs) + len(reading.missing)
+    if reading.missing and not allow_missing:
+        raise UserError(
+            f"{reading.labels.file}: {len(reading.missing)} of {total} images are nowhere below {reading.folder}: "
+            f"{shown(reading.missing)}; complete the folder, or go without them by --allow-missing"
+        )
+    scores = reading.published()
+    if len(scores) < 2:
+        raise UserError(f"{reading.labels.file}: {len(scores)} image; a correlation needs at least 2")
+    if np.ptp(scores) == 0:
+        raise UserError(
+            f"{reading.labels.file}: every {reading.labels.column} is {scores[0]:g}; a correlation needs scores that differ"
+        )
+    return reading
+
+
+def survey(dataset: Dataset, folder: Path, subset: str | None = None, column: str | None = None) -> Reading:
+    """What is there of a data set and what is missing. Raises UserError where the labels cannot be read or contradict the files.
+
+    Scores are turned so that larger = better: here, once, for the data sets that declare larger_is_better=False.
+    """
+    subset = _chosen(dataset, "subset", subset, dataset.subsets)
+    files = Files.below(folder)
+    labels = dataset.labels(files, _chosen(dataset, "score column", column, dataset.columns))
+    rows = [row for row in labels.rows if subset == "all" or subset in row.parts]
+    if not rows:
+        raise UserError(f"{labels.file}: no label of the subset {subset!r} of {dataset.title}; see data/README.md")
+    if repeated := [key for key, count in Counter(row.key for row in rows).items() if count > 1]:
+        raise UserError(f"{labels.file}: {shown(repeated)} named more than once: keep one row per image")
+    if bad := [row.key for row in rows if not np.isfinite(row.score)]:
+        raise UserError(f"{labels.file}: the {labels.column} of {shown(bad)} is no finite number: mend or remove the row")
+    paths = files.locate([row.path for row in rows], dataset.whole_path)
+    photographs = [Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group) for row in rows if row.path in paths]
+    return Reading(dataset, files.root, labels, subset, photographs, [row.key for row in rows if row.path not in paths])
+
+
+def _chosen(dataset: Dataset, what: str, asked: str | None, known: dict) -> str:
+    if asked is None:
+        return next(iter(known))
+    found = next((name for name in known if name.lower().split() == asked.lower().split()), None)
+    if found is None:
+        raise UserError(f"{dataset.title} has no {what} {asked!r}: choose from {', '.join(known)}")
+    return found

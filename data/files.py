@@ -1,0 +1,125 @@
+"""Finding label files and images below a folder, however it was unpacked: by base name, upper or lower case."""
+
+import filecmp
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Files:
+    """Every file below a folder. by_name: lower-case base name to the files that bear it, sorted. asked: what the user pointed
+    at, the root or a label file in it."""
+
+    root: Path
+    by_name: dict[str, list[Path]]
+    asked: Path
+
+    @classmethod
+    def below(cls, asked: Path) -> "Files":
+        root = asked.parent if asked.is_file() else asked
+        found = []
+        seen = set()
+        for parent, folders, files in os.walk(root, followlinks=True):  # users link their large folders
+            real = os.path.realpath(parent)
+            if real in seen:  # a link back up, or a second way to the same folder
+                folders.clear()
+                continue
+            seen.add(real)
+            folders.sort()
+            found += [path for file in sorted(files) if (path := Path(parent, file)).is_file()]  # no link to nowhere
+        return cls.of(asked, found)
+
+    @classmethod
+    def of(cls, asked: Path, paths: Iterable[Path]) -> "Files":
+        by_name: dict[str, list[Path]] = {}
+        for path in paths:
+            by_name.setdefault(path.name.lower(), []).append(path)
+        return cls(asked.parent if asked.is_file() else asked, by_name, asked)
+
+    def matching(self, pattern: str) -> list[Path]:
+        """Files whose base name fits a shell pattern, whatever its case, spaces, dashes and underscores."""
+        pattern = plain(pattern)
+        return [path for name, paths in self.by_name.items() if fnmatchcase(plain(name), pattern) for path in paths]
+
+    def label(self, *patterns: str) -> Path | None:
+        """The label file of the first pattern that any file fits."""
+        return next((self.one_of(found) for pattern in patterns if (found := self.matching(pattern))), None)
+
+    def one_of(self, copies: Sequence[Path]) -> Path:
+        """The first of identical copies of a label file. Raises UserError where they differ."""
+        if any(not filecmp.cmp(copies[0], other, shallow=False) for other in copies[1:]):
+            raise UserError(f"{self.root}: label files that differ ({shown(copies)}): keep the one to read")
+        return copies[0]
+
+    def need_label(self, *patterns: str) -> Path:
+        """The label file of the first pattern that any file fits. Raises UserError where there is none."""
+        if (found := self.label(*patterns)) is None:
+            raise UserError(
+                f"{self.root}: no label file {' or '.join(patterns)} there or below; data/README.md says where to get it"
+            )
+        return found
+
+    def has_folder(self, name: str) -> bool:
+        """Whether any file lies in, or below, a folder of that name below the root."""
+        inside = (path.relative_to(self.root).parts[:-1] for paths in self.by_name.values() for path in paths)
+        return any(part.lower() == name.lower() for parts in inside for part in parts)
+
+    def locate(self, names: Sequence[str], whole_path: bool = False) -> dict[str, Path]:
+        """Where the images are; those that are nowhere are left out.
+
+        A name is a path below the root, or a base name with the folders that it is expected in. Where several files bear the
+        base name, the one with most of these folders is taken, then the one in the same case. whole_path: all these folders
+        must agree. Raises UserError where more than one file remains, or where two names find one file.
+        """
+        found: dict[str, Path] = {}
+        finder: dict[Path, str] = {}
+        for name in names:
+            candidates = self._candidates(name, whole_path)
+            if len(candidates) > 1:
+                raise UserError(
+                    f"{self.root}: {name} is found more than once ({shown(candidates)}): keep one, or label it by its path"
+                )
+            for path in candidates:
+                if path in finder:
+                    raise UserError(f"{self.root}: {finder[path]} and {name} are one file, {path}: mend or remove one label")
+                found[name], finder[path] = path, name
+        return found
+
+    def _candidates(self, name: str, whole_path: bool) -> list[Path]:
+        direct = self.root / name.replace("\\", "/")
+        if direct.is_file():
+            return [direct]
+        candidates = self.by_name.get(_parts(name)[-1], [])
+        agreeing = [_agreement(_parts(name), _parts(str(path.relative_to(self.root)))) for path in candidates]
+        best = max(agreeing, default=0)
+        if whole_path and best < len(_parts(name)):
+            return []
+        candidates = [path for path, agreement in zip(candidates, agreeing) if agreement == best]
+        return [path for path in candidates if path.name == PurePosixPath(name).name] or candidates
+
+
+def plain(name: str) -> str:
+    """A name without case, spaces, dashes and underscores: how folders and label files are compared."""
+    return re.sub(r"[\s_-]", "", name.lower())
+
+
+def shown(names: Iterable) -> str:
+    """The first three, and how many more."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.lower().replace("\\", "/")).parts
+
+
+def _agreement(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts agree, from the base name up."""
+    pairs = zip(reversed(one), reversed(other))
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -1,0 +1,45 @@
+"""KonIQ-10k: photographs with authentic distortions, scored by crowds."""
+
+from common.errors import UserError
+from data.dataset import Dataset, Label, Labels
+from data.files import Files
+from data.tables import number, read_columns
+
+SCORES = "koniq10k_scores_and_distributions.csv"
+SETS = "koniq10k_distributions_sets.csv"  # training, validation and test; its MOS is on the scale of MOS_zscore
+
+
+def labels(files: Files, column: str) -> Labels:
+    scores, sets = files.label(SCORES), files.label(SETS)
+    if scores is None and sets is not None and column == "MOS":
+        raise UserError(f"{sets}: its MOS is not on the 1 to 5 scale; put {SCORES} beside it")
+    parts = {}
+    if sets is not None:
+        table = read_columns(sets, ("image_name", "set"))
+        parts = {name: (part,) for name, part in zip(table["image_name"], table["set"])}
+    file, header = (sets, "MOS") if scores is None and sets is not None else (files.need_label(SCORES, SETS), column)
+    table = read_columns(file, ("image_name", header))
+    rows = [
+        Label(name, f"1024x768/{name}", number(score), parts=parts.get(name, ()))
+        for name, score in zip(table["image_name"], table[header])
+    ]
+    return Labels(file, header, rows)
+
+
+DATASET = Dataset(
+    name="koniq10k",
+    title="KonIQ-10k",
+    columns={"MOS_zscore": (0, 100), "MOS": (1, 5)},  # neither is a function of the other
+    larger_is_better=True,
+    subsets={"all": 10073, "training": 7058, "validation": 1000, "test": 2015},
+    released="all",
+    groups="image",
+    label_files=(SCORES, SETS),
+    folders=("koniq10k", "koniq"),
+    labels=labels,
+    citation="Hosu, Lin, Sziranyi, Saupe: KonIQ-10k. IEEE TIP 29, 2020",
+    terms="not confirmed; the photographs come from YFCC100M",
+    source="http://database.mmsp-kn.de/koniq-10k-database.html (also osf.io/hcsdy)",
+    resize=(512, 384),
+    size=(1024, 768),
+)

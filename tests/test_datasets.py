@@ -1,0 +1,649 @@
+"""Every data set in the layouts that users have, as tiny copies in the published formats: records, traps, and faults."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pandas as pd
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+
+from common.backbones import BACKBONES
+from common.errors import UserError
+from common.images import read_rgb
+from data.catalogue import DATASETS, folder_of
+from data.dataset import read, survey
+from scripts import check_data, reproduce_cell
+
+README = Path(__file__).parent.parent / "data" / "README.md"
+
+
+def images(root, *names, size=(40, 32), **options):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (len(name) * 7 % 256, 90, 30)).save(root / name, **options)
+
+
+def text(path, content, newline="\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.replace("\n", newline).encode())
+
+
+def sheets(path, **content):
+    """An .xlsx file: sheet name to rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in content.items():
+        sheet = book.create_sheet(name.replace("__", " "))
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+
+
+def cell(names, shape):
+    found = np.empty(shape, dtype=object)
+    found.flat = names
+    return found
+
+
+def koniq10k(root):
+    images(root, *(f"1024x768/{n}.jpg" for n in (10000, 10001, 10002)), size=(1024, 768))
+    text(
+        root / "koniq10k_scores_and_distributions.csv",
+        '"image_name","c1","c2","c3","c4","c5","c_total","MOS","SD","MOS_zscore"\n'
+        '"10000.jpg",0,1,2,3,4,10,3.91,0.5,60.5\n"10001.jpg",1,2,3,2,1,9,3.1,0.6,71.25\n"10002.jpg",5,3,1,0,0,9,1.4,0.7,3.91\n',
+    )
+
+
+def koniq10k_deeper(root):
+    koniq10k(root)
+    (root / "koniq10k_1024x768").mkdir()
+    shutil.move(root / "1024x768", root / "koniq10k_1024x768")
+    scores = root / "koniq10k_scores_and_distributions.csv"
+    folder = root / "koniq10k_scores_and_distributions"
+    folder.mkdir()
+    shutil.move(scores, folder)
+
+
+def koniq10k_with_small_edition(root):
+    koniq10k(root)
+    images(root, *(f"512x384/{n}.jpg" for n in (10000, 10001, 10002)), size=(512, 384))
+
+
+SETS = (
+    "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set\n"
+    "10000.jpg,0,.1,.2,.3,.4,10,60.5,.5,training\n10001.jpg,.1,.2,.4,.2,.1,9,71.25,.6,test\n10002.jpg,.5,.3,.2,0,0,9,3.91,.7,test\n"
+)
+
+
+def koniq10k_sets(root):
+    koniq10k(root)
+    (root / "koniq10k_scores_and_distributions.csv").unlink()
+    text(root / "koniq10k_distributions_sets.csv", SETS)
+
+
+PIPAL = {
+    f"{ref}_{kind}.bmp": 1500.5 + 10 * n + m
+    for n, ref in enumerate(("A0001", "A0060", "A0121", "A0185"))
+    for m, kind in enumerate(("00_00", "06_26"))
+}
+
+
+def pipal(root, folder="Distortion_{}", labels="Train_Label", ending="\n"):
+    for n, name in enumerate(PIPAL):
+        images(root, f"{folder.format(n // 2 + 1)}/{name}")
+        images(root, f"Train_Ref/{name[:5]}.bmp")
+    for ref in {name[:5] for name in PIPAL}:
+        lines = [f"{name},{score}" for name, score in PIPAL.items() if name.startswith(ref)]
+        text(root / labels / f"{ref}.txt", "\n".join(lines) + ending)
+
+
+def pipal_list(root):
+    for name in PIPAL:
+        images(root, f"Train_Distort/{name}")
+    text(root / "PIPAL.txt", "".join(f"{name}, {score}\n" for name, score in PIPAL.items()) + "\n")
+
+
+def pipal_csv(root):
+    pipal(root)
+    shutil.rmtree(root / "Train_Label")
+    rows = [(f"Train_{n // 2 + 1}/{name}", score) for n, (name, score) in enumerate(PIPAL.items())]
+    pd.DataFrame(rows, columns=["filename", "mos"]).to_csv(root / "mos_data.csv")
+
+
+CID = {
+    "IS_I_C01_D01": ("IS1/co1", 55.5, 40.25, "C01"),
+    "IS_I_C02_D14": ("IS1/co2", 20.0, -9.5, "C02"),
+    "IS_II_C01_D01": ("IS2/co1", 71.0, 80.0, "C01"),
+    "IS_V_C08_D12": ("IS5/co8", 33.0, 35.0, "C08"),
+    "IS_VI_C07_D14": ("IS6/co7", 44.0, 30.0, "C07"),
+}
+
+
+def cid2013(root, flat=False, header="Image set specific  MOS"):
+    images(root, *(f"{'all' if flat else row[0]}/{name}.jpg" for name, row in CID.items()))
+    rows = [("Source_ID", "Device", header, "Realigned MOS", "Sharpness")]
+    rows += [(name, 3, *row[1:3], 1.5) for name, row in CID.items()]
+    notes = [("CID2013",), ("Source_ID", "what it is")]
+    sheets(root / "CID2013 data - version 12112014.xlsx", About=notes, CID2013__MOS=[*rows, (None, "mean", 44.7)])
+
+
+def cid2013_ods(root):
+    cid2013(root)
+    (root / "CID2013 data - version 12112014.xlsx").unlink()
+    rows = [(name, *row[1:3]) for name, row in CID.items()]
+    pd.DataFrame(rows, columns=["Source_ID", "Image set specific  MOS", "Realigned MOS"]).to_excel(root / "cid.ods", index=False)
+
+
+LIVE_BLOCKS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
+LIVE = {
+    "jp2k/img2.bmp": (1.5, "bikes"),
+    "jpeg/img1.bmp": (20.0, "plane"),
+    "wn/img1.bmp": (-2.64, "bikes"),
+    "gblur/img1.bmp": (60.0, "plane"),
+    "fastfading/img1.bmp": (70.0, "bikes"),
+    "fastfading/img174.bmp": (111.7, "plane"),
+}
+
+
+def live_iqa(root, blur="gblur", length=982):
+    """The arrays at full length; all that is not in LIVE is a copy of a reference."""
+    places = [f"{folder}/img{k}.bmp" for folder, count in LIVE_BLOCKS.items() for k in range(1, count + 1)]
+    images(root, *(name.replace("gblur", blur) for name in LIVE), "refimgs/bikes.bmp", "refimgs/plane.bmp", "jpeg/img2.bmp")
+    dmos = np.array([[LIVE.get(place, (0, ""))[0] for place in places]])
+    orgs = np.array([[place not in LIVE for place in places]], dtype=np.uint8)
+    references = [LIVE.get(place, (0, "plane"))[1] + ".bmp" for place in places]
+    content = {"dmos_new": dmos[:, :length], "dmos_std": dmos[:, :length], "orgs": orgs[:, :length]}
+    scipy.io.savemat(root / "dmos_realigned.mat", content)
+    scipy.io.savemat(root / "dmos.mat", {"dmos": np.abs(dmos) / 2, "orgs": orgs})
+    scipy.io.savemat(root / "refnames_all.mat", {"refnames_all": cell(references, (1, 982))})
+
+
+SPAQ_HEADER = ("Image name", "MOS", "Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness")
+SPAQ = {"00001.jpg": 80, "00002.jpg": 2, "11125.jpg": 45.67}
+
+
+def spaq(root, images_in="TestImage", labels="Annotations/MOS and Image attribute scores.xlsx"):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images(root, f"{images_in}/00001.jpg", f"{images_in}/11125.jpg")
+    images(root, f"{images_in}/00002.jpg", exif=exif)
+    rows = [(name, mos, 1, 2, 3, 4, 5) for name, mos in SPAQ.items()]
+    if labels.endswith(".csv"):
+        (root / labels).parent.mkdir()
+        pd.DataFrame(rows, columns=SPAQ_HEADER).to_csv(root / labels, index=False)
+    else:
+        sheets(root / labels, Sheet1=[SPAQ_HEADER, *rows])
+    sheets(root / "Annotations/Scene category labels.xlsx", Sheet1=[("Image name", "Animal"), ("00001.jpg", 1)])
+
+
+def livec(root):
+    names = [f"t{k}.bmp" for k in range(1, 8)] + ["3.bmp", "4.bmp", "1164.JPG"]
+    images(root, *(f"Images/trainingImages/{name}" for name in names[:7]), *(f"Images/{name}" for name in names[7:]))
+    (root / "Data").mkdir()
+    scores = np.array([[9.0] * 7 + [63.96, 25.3, 92.43]])
+    scipy.io.savemat(root / "Data/AllImages_release.mat", {"AllImages_release": cell(names, (10, 1))})
+    scipy.io.savemat(root / "Data/AllMOS_release.mat", {"AllMOS_release": scores})
+    scipy.io.savemat(root / "Data/AllStdDev_release.mat", {"AllStdDev_release": scores})
+
+
+DSLR = {"000_a.png": (30.5, "refs/000.png"), "000_b.png": (70, "refs/000.png"), "001_a.png": (20, "refs/001.png")}
+
+
+def dslr(root, header="image,score,reference", place="Images/{}"):
+    images(root, *(place.format(name) for name in DSLR), "refs/000.png", "refs/001.png")
+    text(root / "MOS_FR.csv", header + "\n" + "".join(f"{name},{row[0]},{row[1]}\n" for name, row in DSLR.items()))
+
+
+def dslr_self_made(root, prefix=""):
+    images(root, *(f"Images/{name}" for name in DSLR))
+    pd.DataFrame([(prefix + name, row[0]) for name, row in DSLR.items()]).to_csv(root / "MOS.csv")
+
+
+FLIVE = {
+    "voc_emotic_ava/AVA__149.jpg": 74.5,
+    "voc_emotic_ava/EMOTIC__x.jpg": 0.0,
+    "blur_dataset/out_of_focus0059.JPG": 31.25,
+    "EE371R/rq85.jpg": 66,
+}
+
+
+def live_fb(root, place="database/{}"):
+    images(root, *(place.format(name if place.startswith("database") else Path(name).name) for name in FLIVE))
+    images(root, "database/patches/AVA__149_patch_1.jpg")
+    text(root / "labels_image.csv", "name,mos\n" + "".join(f"{name},{mos}\n" for name, mos in FLIVE.items()))
+    text(
+        root / "labels640.csv",
+        "name_image,mos_image,width_image,height_image\nvoc_emotic_ava/AVA__149.jpg,74.5,700,500\n",
+    )
+
+
+TID = {"I01_01_1.bmp": 5.51429, "i01_01_2.bmp": 4.5, "I24_11_1.BMP": 0.24242, "i25_24_5.bmp": 7.21429}
+
+
+def tid2013(root):
+    on_disk = [name if name != "i01_01_2.bmp" else "I01_01_2.BMP" for name in TID]
+    images(root, *(f"distorted_images/{name}" for name in on_disk), size=(512, 384))
+    images(root, *(f"reference_images/{name}" for name in ("I01.BMP", "I24.BMP", "i25.bmp")))
+    text(root / "distorted_images/Thumbs.db", "no image")
+    text(root / "mos_with_names.txt", "".join(f"{score} {name}\n" for name, score in TID.items()), "\r\n")
+
+
+KADID = {"I01_01_01.png": (4.57, "I01.png"), "I01_25_05.png": (1.2, "I01.png"), "I81_25_05.png": (3.27, "I81.png")}
+
+
+def kadid10k(root, distorted="images", references="images"):
+    images(root, *(f"{distorted}/{name}" for name in KADID), f"{references}/I01.png", f"{references}/I81.png")
+    rows = "".join(f"{name},{ref},{score},0.496\n" for name, (score, ref) in KADID.items())
+    text(root / "dmos.csv", "dist_img,ref_img,dmos,var\n" + rows)
+
+
+CSIQ = {
+    "awgn/1600.AWGN.1.png": (0.06, 1600, "noise", 1),
+    "contrast/1600.contrast.4.png": (0.5, 1600, "contrast", 4),
+    "jpeg/woman.JPEG.5.png": (0.9, "woman", "jpeg", 5),
+    "jpeg2000/woman.jpeg2000.1.png": (0.0, "woman", "jpeg 2000", 1),
+}
+
+
+def csiq(root, flat=False):
+    images(root, *(f"dst_imgs/{name}" for name in CSIQ), "src_imgs/1600.png", "src_imgs/woman.png")
+    rows = [[None] * 3] * 3 + [[None, None, None, "image", "dst_idx", "dst_type", "dst_lev", "dmos_std", "dmos"]]
+    rows += [[None, None, None, image, 1, kind, level, 0.1, score] for score, image, kind, level in CSIQ.values()]
+    sheets(root / "csiq.DMOS.xlsx", all_by_distortion=[["image"], [1600]], all_by_image=rows)
+
+
+def csiq_text(root, images_in="dst_imgs_all"):
+    images(root, *(f"{images_in}/{Path(name).name}" for name in CSIQ))
+    text(root / "csiq_label.txt", "".join(f"{Path(name).name} {row[0]}\n" for name, row in CSIQ.items()))
+
+
+def csiq_both(root):
+    csiq(root)
+    csiq_text(root)
+
+
+LAYOUTS = {
+    "koniq10k": [koniq10k, koniq10k_deeper, koniq10k_with_small_edition, koniq10k_sets],
+    "pipal": [
+        pipal,
+        pipal_list,
+        pipal_csv,
+        lambda root: pipal(root, folder="Dist_Imgs", ending="\n\n"),
+        lambda root: pipal(root / "training", folder="Distortion_{0}/Distortion_{0}", labels="MOS_Scores_train"),
+        lambda root: pipal(root, folder="Train_Distort_{}", ending=""),
+    ],
+    "cid2013": [
+        cid2013,
+        cid2013_ods,
+        lambda root: cid2013(root, flat=True),
+        lambda root: cid2013(root / "CID2013", header="Image set specific MOS"),
+    ],
+    "live_iqa": [live_iqa, lambda root: live_iqa(root / "databaserelease2"), lambda root: live_iqa(root, blur="blur")],
+    "spaq": [
+        spaq,
+        lambda root: spaq(root, labels="Annotations/MOS and Image attribute scores.csv"),
+        lambda root: spaq(root, images_in="SPAQ zip/TestImage", labels="annotations/MOS_and_Image_attribute_scores.xlsx"),
+    ],
+    "livec": [livec, lambda root: livec(root / "ChallengeDB_release" / "ChallengeDB_release")],
+    "dslr": [dslr, lambda root: dslr(root, header="0,1,2"), lambda root: dslr(root, place="{}")],
+    "live_fb": [live_fb, lambda root: live_fb(root, "{}"), lambda root: live_fb(root, "FLIVE/{}")],
+    "tid2013": [tid2013, lambda root: tid2013(root / "tid2013")],
+    "kadid10k": [kadid10k, lambda root: kadid10k(root / "kadid10k", "distorted_images", "reference_images")],
+    "csiq": [csiq, csiq_text, csiq_both, lambda root: csiq_text(root, "dst_imgs/dst_imgs")],
+}
+
+RECORDS = {  # key, score with larger = better, group
+    "koniq10k": [("10000.jpg", 60.5, "10000.jpg"), ("10001.jpg", 71.25, "10001.jpg"), ("10002.jpg", 3.91, "10002.jpg")],
+    "pipal": [(name, score, name[:5]) for name, score in PIPAL.items()],
+    "cid2013": [(name, row[1], row[3]) for name, row in CID.items()],
+    "live_iqa": [(name, -score, group) for name, (score, group) in LIVE.items()],
+    "spaq": [(name, mos, name) for name, mos in SPAQ.items()],
+    "livec": [("3.bmp", 63.96, "3.bmp"), ("4.bmp", 25.3, "4.bmp"), ("1164.JPG", 92.43, "1164.JPG")],
+    "dslr": [(name, mos, reference) for name, (mos, reference) in DSLR.items()],
+    "live_fb": [(name, mos, name) for name, mos in FLIVE.items()],
+    "tid2013": [(name.lower(), score, name[:3].lower()) for name, score in TID.items()],
+    "kadid10k": [(name, score, ref[:3].lower()) for name, (score, ref) in KADID.items()],
+    "csiq": [(Path(name).name, -row[0], str(row[1])) for name, row in CSIQ.items()],
+}
+
+
+def records(reading):
+    return [(p.key, p.mos, p.group) for p in reading.photographs]
+
+
+@pytest.mark.parametrize("name, build", [(name, build) for name, builds in LAYOUTS.items() for build in builds])
+def test_every_layout_gives_the_same_records(tmp_path, name, build):
+    """Below a data root with other data sets, by any spelling of the folder, and as the root itself."""
+    dataset = DATASETS[name]
+    build(tmp_path / "raw" / dataset.folders[-1].upper())
+    for other in DATASETS.values():
+        if other.name not in (name, "csv"):
+            (tmp_path / "raw" / other.folders[0]).mkdir(exist_ok=True)
+    listing = sorted(tmp_path.rglob("*"))
+    folder = folder_of(dataset, tmp_path / "raw")
+    reading = read(dataset, folder)
+    assert records(reading) == RECORDS[name] and reading.missing == []
+    assert all(p.path.name.lower().startswith(Path(p.key).name.lower()) for p in reading.photographs)
+    assert records(read(dataset, folder_of(dataset, folder))) == RECORDS[name]
+    assert sorted(tmp_path.rglob("*")) == listing
+
+
+def test_subsets_and_counts_are_those_published():
+    for dataset in DATASETS.values():
+        assert dataset.released in dataset.subsets and "all" in dataset.subsets
+    counts = {name: next(iter(dataset.subsets.values())) for name, dataset in DATASETS.items()}
+    assert counts == {
+        **{"koniq10k": 10073, "pipal": 23200, "cid2013": 474, "live_iqa": 779, "spaq": 11125, "livec": 1162, "dslr": 1035},
+        **{"live_fb": 39810, "tid2013": 3000, "kadid10k": 10125, "csiq": 866, "csv": None},
+    }
+    assert [name for name, dataset in DATASETS.items() if not dataset.larger_is_better] == ["live_iqa", "csiq"]
+    for name, parts in (("cid2013", 6), ("live_iqa", 5), ("pipal", 4), ("koniq10k", 3), ("live_fb", 2)):
+        sizes = list(DATASETS[name].subsets.values())
+        assert len(sizes) == parts + 1 and sizes[0] == sum(sizes[1:])
+
+
+@pytest.mark.parametrize(
+    "name, build, subset, keys",
+    [
+        ("koniq10k", koniq10k_sets, "test", ["10001.jpg", "10002.jpg"]),
+        ("pipal", pipal, "distortion_3", ["A0121_00_00.bmp", "A0121_06_26.bmp"]),
+        ("cid2013", cid2013, "IS1", ["IS_I_C01_D01", "IS_I_C02_D14"]),
+        ("live_iqa", live_iqa, "fastfading", ["fastfading/img1.bmp", "fastfading/img174.bmp"]),
+        ("livec", livec, "all", [*(f"t{k}.bmp" for k in range(1, 8)), "3.bmp", "4.bmp", "1164.JPG"]),
+        ("live_fb", live_fb, "train+val", list(FLIVE)[1:]),
+        ("kadid10k", kadid10k, "released", list(KADID)[:2]),
+    ],
+)
+def test_subsets_are_asked_for_by_name(tmp_path, name, build, subset, keys):
+    build(tmp_path)
+    reading = read(DATASETS[name], tmp_path, subset)
+    assert [p.key for p in reading.photographs] == keys and reading.record()["subset"] == subset
+    note = f"the authors' code uses the subset {DATASETS[name].released}"
+    assert reading.notes() == ([] if subset == "released" else [note])
+
+
+def test_score_columns(tmp_path):
+    koniq10k(tmp_path / "koniq")
+    cid2013(tmp_path / "cid")
+    live_iqa(tmp_path / "live")
+    for name, folder, column, scores in (
+        ("koniq10k", "koniq", "MOS", [3.91, 3.1, 1.4]),
+        ("cid2013", "cid", "realigned  mos", [row[2] for row in CID.values()]),
+        ("live_iqa", "live", "dmos", [-abs(row[0]) / 2 for row in LIVE.values()]),
+    ):
+        reading = read(DATASETS[name], tmp_path / folder, column=column)
+        assert [p.mos for p in reading.photographs] == scores
+        assert reading.record()["score_column"].lower() == " ".join(column.lower().split())
+    with pytest.raises(UserError, match="KonIQ-10k has no score column 'SD': choose from MOS_zscore, MOS"):
+        read(DATASETS["koniq10k"], tmp_path / "koniq", column="SD")
+    text(tmp_path / "koniq/koniq10k_scores_and_distributions.csv", "image_name,score\n10000.jpg,1\n")
+    with pytest.raises(UserError, match="no column 'MOS_zscore'; its columns are image_name, score"):
+        read(DATASETS["koniq10k"], tmp_path / "koniq")
+    koniq10k_sets(tmp_path / "sets")
+    assert read(DATASETS["koniq10k"], tmp_path / "sets").record()["label_file"].endswith("koniq10k_distributions_sets.csv")
+    with pytest.raises(UserError, match="not on the 1 to 5 scale"):
+        read(DATASETS["koniq10k"], tmp_path / "sets", column="MOS")
+
+
+@pytest.mark.parametrize("prefix", ["", "Images/", "Images\\"])
+def test_dslr_without_references(tmp_path, prefix):
+    dslr_self_made(tmp_path, prefix)
+    assert records(read(DATASETS["dslr"], tmp_path)) == [(name, row[0], name) for name, row in DSLR.items()]
+
+
+def test_missing_images_are_named_or_recorded(tmp_path):
+    spaq(tmp_path)
+    (tmp_path / "TestImage/00002.jpg").rename(tmp_path / "TestImage/00002.part")
+    with pytest.raises(UserError, match="1 of 3 images are nowhere below .*: 00002.jpg; .*--allow-missing"):
+        read(DATASETS["spaq"], tmp_path)
+    reading = read(DATASETS["spaq"], tmp_path, allow_missing=True)
+    assert [p.key for p in reading.photographs] == ["00001.jpg", "11125.jpg"] and reading.record()["missing"] == 1
+    assert reading.notes() == ["1 of 3 images are missing: 00002.jpg"]
+
+
+def test_of_several_copies_the_published_one_is_read(tmp_path):
+    for name, build, place in (
+        ("koniq10k", koniq10k_with_small_edition, "1024x768/{}"),
+        ("live_iqa", live_iqa, "{}"),
+        ("csiq", csiq_both, "dst_imgs/*/{}"),
+    ):
+        build(tmp_path / name)
+        for photograph in read(DATASETS[name], tmp_path / name).photographs:
+            assert photograph.path.relative_to(tmp_path / name).match(place.format(photograph.key))
+
+
+def test_an_image_of_another_folder_is_no_substitute(tmp_path):
+    live_iqa(tmp_path)
+    (tmp_path / "jp2k/img2.bmp").unlink()  # jpeg/img2.bmp is there
+    assert survey(DATASETS["live_iqa"], tmp_path).missing == ["jp2k/img2.bmp"]
+    dslr(tmp_path / "dslr")
+    (tmp_path / "dslr/Images/000_a.png").unlink()
+    images(tmp_path / "dslr", "refs/000_a.png")
+    assert survey(DATASETS["dslr"], tmp_path / "dslr").missing == ["000_a.png"]
+    text(tmp_path / "csv/s.csv", "image_name,MOS\nx/a.png,1\ny/a.png,2\nb.png,3\n")
+    images(tmp_path / "csv", "x/a.png", "b.png")
+    assert survey(DATASETS["csv"], tmp_path / "csv").missing == ["y/a.png"]
+    text(tmp_path / "csv/s.csv", "image_name,MOS\nx/a.png,1\nB.png,2\nb.png,3\n")
+    with pytest.raises(UserError, match="B.png and b.png are one file"):
+        survey(DATASETS["csv"], tmp_path / "csv")
+
+
+def test_names_that_differ_in_case_alone(tmp_path):
+    tid2013(tmp_path)
+    images(tmp_path, "distorted_images/i01_01_1.bmp")
+    if len(os.listdir(tmp_path / "distorted_images")) == 5:
+        pytest.skip("this file system has no upper and lower case")
+    paths = {p.key: p.path.name for p in read(DATASETS["tid2013"], tmp_path).photographs}
+    assert paths["i01_01_1.bmp"] == "I01_01_1.bmp"
+
+
+def test_two_copies_of_an_image_are_refused(tmp_path):
+    pipal(tmp_path)
+    shutil.copytree(tmp_path / "Distortion_1", tmp_path / "Distortion_1/Distortion_1")
+    with pytest.raises(UserError, match="A0001_00_00.bmp is found more than once .*keep one"):
+        read(DATASETS["pipal"], tmp_path)
+
+
+def test_a_linked_folder_is_followed_and_a_circle_ends(tmp_path):
+    koniq10k(tmp_path / "disk")
+    (tmp_path / "raw/koniq").mkdir(parents=True)
+    for path in (tmp_path / "disk").iterdir():
+        (tmp_path / "raw/koniq" / path.name).symlink_to(path)
+    (tmp_path / "raw/koniq/up").symlink_to(tmp_path / "raw")
+    (tmp_path / "disk/1024x768/10001.jpg").unlink()
+    (tmp_path / "disk/1024x768/10001.jpg").symlink_to(tmp_path / "unplugged")
+    reading = survey(DATASETS["koniq10k"], folder_of(DATASETS["koniq10k"], tmp_path / "raw"))
+    assert [p.key for p in reading.photographs] == ["10000.jpg", "10002.jpg"] and reading.missing == ["10001.jpg"]
+
+
+def test_images_are_turned_upright(tmp_path):
+    spaq(tmp_path)
+    shapes = {p.key: read_rgb(p.path).shape for p in read(DATASETS["spaq"], tmp_path).photographs}
+    assert shapes == {"00001.jpg": (32, 40, 3), "00002.jpg": (40, 32, 3), "11125.jpg": (32, 40, 3)}
+
+
+def damage(path):
+    path.write_bytes(b"no such format")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "name, build, spoil, message",
+    [
+        ("live_iqa", lambda root: live_iqa(root, length=779), None, "dmos_new has 779 entries, not 982"),
+        ("live_iqa", live_iqa, lambda root: (root / "dmos_realigned.mat").unlink(), "no label file dmos_realigned.mat"),
+        (
+            "live_iqa",
+            live_iqa,
+            lambda root: shutil.copy(root / "dmos.mat", root / "dmos_realigned.mat"),
+            "no variable 'dmos_new'",
+        ),
+        ("livec", livec, lambda root: damage(root / "Data/AllMOS_release.mat"), "cannot be read as a MATLAB file"),
+        ("livec", livec, lambda root: cut(root / "Data/AllMOS_release.mat"), "cannot be read as a MATLAB file"),
+        ("livec", livec, lambda root: (root / "Data/AllImages_release.mat").unlink(), "no label file AllImages_release.mat"),
+        ("cid2013", cid2013, lambda root: damage(next(root.glob("*.xlsx"))), "cannot be read as a spreadsheet"),
+        ("cid2013", cid2013_ods, lambda root: damage(root / "cid.ods"), "cannot be read as a spreadsheet"),
+        ("cid2013", cid2013, lambda root: sheets(next(root.glob("*.xlsx")), A=[("x",)]), "no sheet has the columns Source_ID"),
+        ("spaq", spaq, lambda root: shutil.rmtree(root / "Annotations"), "no label file MOS and Image attribute scores.xlsx"),
+        ("csiq", csiq_text, lambda root: text(root / "csiq_label.txt", "1600 AWGN 1 0.06\n"), "line 1 has 4 fields, not 2"),
+        ("csiq", csiq_text, lambda root: text(root / "csiq_label.txt", "1600.png 0.06\n"), "'1600.png' is no name of a CSIQ"),
+        ("tid2013", tid2013, lambda root: text(root / "mos_with_names.txt", "I01_01_1.bmp 5\n"), "'5' is no name of a TID2013"),
+        (
+            "tid2013",
+            tid2013,
+            lambda root: text(root / "mos_with_names.txt", "x I01_01_1.bmp\n"),
+            "i01_01_1.bmp is no finite number",
+        ),
+        ("kadid10k", kadid10k, lambda root: text(root / "dmos.csv", "dist_img,dmos\nI01_01_01.png,3\n"), "no column 'ref_img'"),
+        ("kadid10k", kadid10k, lambda root: text(root / "b/dmos.csv", "other"), "label files that differ"),
+        ("dslr", dslr, lambda root: text(root / "MOS_FR.csv", "a,b\nc,1\n"), "2 columns, not three"),
+        ("kadid10k", kadid10k, lambda root: text(root / "dmos.csv", "dist_img,ref_img,dmos\n"), "no label of the subset 'all'"),
+        ("koniq10k", koniq10k, lambda root: shutil.rmtree(root / "1024x768"), "3 of 3 images are nowhere below"),
+    ],
+)
+def test_faults_are_explained(tmp_path, name, build, spoil, message):
+    build(tmp_path)
+    if spoil:
+        spoil(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        read(DATASETS[name], tmp_path)
+
+
+def test_the_folder_of_a_data_set(tmp_path):
+    koniq10k(tmp_path / "KonIQ-10k")
+    with pytest.raises(UserError, match="no folder of CSIQ, such as csiq, and no csiq.DMOS.xlsx; get it from https"):
+        folder_of(DATASETS["csiq"], tmp_path)
+    text(tmp_path / "koniq_10k/notes.txt", "")
+    with pytest.raises(UserError, match="KonIQ-10k, koniq_10k may all be KonIQ-10k"):
+        folder_of(DATASETS["koniq10k"], tmp_path)
+    text(tmp_path / "mine/my copy/dmos.csv", "dist_img,ref_img,dmos,var\n")
+    assert folder_of(DATASETS["kadid10k"], tmp_path / "mine") == tmp_path / "mine"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A data root with all eleven data sets."""
+    root = tmp_path_factory.mktemp("raw")
+    for name, builds in LAYOUTS.items():
+        builds[0](root / DATASETS[name].folders[0])
+    return root
+
+
+def test_check_data_reports_all_data_sets(raw, capsys):
+    listing = {path: path.stat().st_mtime_ns for path in raw.rglob("*")}
+    assert check_data.main(["--data-root", str(raw), "--decode"]) == 1
+    header, *lines = capsys.readouterr().out.splitlines()
+    for name, line in zip(RECORDS, lines):
+        dataset, n = DATASETS[name], len(RECORDS[name])
+        cells = re.split(r"\s{2,}", line)
+        expected = next(iter(dataset.subsets.values()))
+        assert cells[0] == dataset.title and cells[4:7] == [str(n), str(n), str(expected)] and cells[-2:] == ["0", "0"]
+        assert f"labels {n} of {expected} expected images" in next(row for row in lines if row.startswith(f"{name}: "))
+    assert len(lines) == 22  # a row and one problem, the count, for each
+    assert re.search("dmos_new, higher is worse, negated +-2.64 to 111.7 ", lines[3])
+    assert re.search("dmos, higher is better +1.2 to 4.57 ", lines[9])
+    assert {path: path.stat().st_mtime_ns for path in raw.rglob("*")} == listing
+
+
+def test_check_data_finds_what_falls_short(tmp_path, capsys, monkeypatch):
+    koniq10k(tmp_path / "koniq")
+    images(tmp_path, "koniq/1024x768/10000.jpg", size=(512, 384))
+    (tmp_path / "koniq/1024x768/10001.jpg").unlink()
+    cut(tmp_path / "koniq/1024x768/10002.jpg")
+    file = tmp_path / "koniq/koniq10k_scores_and_distributions.csv"
+    file.write_text(file.read_text().replace("60.5", "160.5"))
+    monkeypatch.setenv("IQA_DATA_ROOT", str(tmp_path))
+    assert check_data.main(["koniq10k", "csiq", "--decode"]) == 1
+    printed = capsys.readouterr().out
+    for part in (
+        "labels 3 of 10073 expected images",
+        "1 of 3 images are missing (10001.jpg)",
+        "scores from 3.91 to 160.5 are not on the scale of 0 to 100",
+        "10000.jpg has 512x384 pixels, not 1024x768",
+        "1 images cannot be decoded (10002.jpg)",
+        "csiq: not there: ",
+    ):
+        assert part in printed
+    assert check_data.main(["koniq"]) == 2
+    assert "no data set koniq: choose from koniq10k, pipal" in capsys.readouterr().err
+
+
+def test_check_data_passes_a_whole_data_set(tmp_path, capsys):
+    images(tmp_path, "a.png", "b.png")
+    text(tmp_path / "scores.csv", "image_name,MOS\na.png,1\nb.png,2\n")
+    assert check_data.main(["csv", "--data-root", str(tmp_path), "--decode"]) == 0
+    livec(tmp_path / "livec")
+    names = [f"t{k}.bmp" for k in range(1, 8)] + [f"{k}.bmp" for k in range(3, 1165)]
+    scores = np.linspace(3.42, 92.43, 1169)[None]
+    scipy.io.savemat(tmp_path / "livec/Data/AllImages_release.mat", {"AllImages_release": cell(names, (1169, 1))})
+    scipy.io.savemat(tmp_path / "livec/Data/AllMOS_release.mat", {"AllMOS_release": scores})
+    for name in names[7:]:
+        (tmp_path / "livec/Images" / name).touch()
+    assert check_data.main(["livec", "--data-root", str(tmp_path)]) == 0
+    assert re.search(r"1162 +1162 +1162", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_readme_has_every_data_set(name):
+    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}`")]
+    assert len(rows) == 1
+    dataset = DATASETS[name]
+    for subset, count in dataset.subsets.items():
+        assert count is None or f"`{subset}` {count:,}" in rows[0]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "metaiqa.pth"
+    torch.save(BACKBONES["metaiqa"].network().state_dict(), path)
+    return path
+
+
+def cell_of(name, root, weights, *options):
+    return [
+        *("--backbone", "metaiqa", "--weights", str(weights), "--method", "source", "--seeds", "1", "--device", "cpu"),
+        *("--dataset", name, "--data-root", str(root), "--workers", "0", *options),
+    ]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_cell_of_every_data_set_records_its_data(raw, weights, tmp_path, name):
+    assert reproduce_cell.main(cell_of(name, raw, weights, "--json", str(tmp_path / "cell.json"))) == 0
+    result = json.loads((tmp_path / "cell.json").read_text())
+    config = result["config"]
+    assert result["n_images"] == len(RECORDS[name]) and config["dataset"] == name and config["missing"] == 0
+    assert config["subset"] == next(iter(DATASETS[name].subsets)) and Path(config["label_file"]).is_relative_to(raw)
+    assert config["direction"] == ("higher is worse, negated" if name in ("live_iqa", "csiq") else "higher is better")
+    assert config["resize"] == ([512, 384] if name in ("koniq10k", "cid2013", "spaq") else None)
+
+
+def test_a_cell_with_options(weights, tmp_path, capsys):
+    cid2013(tmp_path / "cid")
+    (tmp_path / "cid/IS1/co2/IS_I_C02_D14.jpg").unlink()
+    options = ["--score-column", "Realigned MOS", "--json", str(tmp_path / "cell.json"), "--scores", str(tmp_path / "scores.csv")]
+    assert reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *options)) == 2
+    assert "1 of 5 images are nowhere below" in capsys.readouterr().err
+    assert reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *options, "--allow-missing")) == 0
+    assert "note: 1 of 5 images are missing: IS_I_C02_D14" in capsys.readouterr().out
+    config = json.loads((tmp_path / "cell.json").read_text())["config"]
+    assert config["missing"] == 1 and config["score_column"] == "Realigned MOS" and config["subset"] == "all"
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert dict(zip(scores["image"], scores["mos"])) == {name: row[2] for name, row in CID.items() if name != "IS_I_C02_D14"}
+    for wrong, message in (
+        (["--subset", "IS7"], "CID2013 has no subset 'IS7': choose from all, IS1"),
+        (["--json", str(tmp_path / "cid/cell.json")], "where nothing is written"),
+    ):
+        assert reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *wrong)) == 2
+        assert message in capsys.readouterr().err
