@@ -1,7 +1,17 @@
-"""Argument types of the command lines."""
+"""Command lines: a parser whose complaints are one line, and types of arguments."""
 
 import argparse
 import math
+from typing import NoReturn
+
+from common.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that leaves its complaints to common.errors.command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
 
 
 def positive(text: str) -> int:

@@ -52,6 +52,8 @@ def check_targets(targets: Sequence[Path | None], inputs: Sequence[Path], data: 
     wanted = [target for target in targets if target is not None]
     for number, target in enumerate(wanted):
         real = target.resolve()
+        if len(os.fsencode(target.name)) > 200:  # a file system takes 255, and a name on the way is longer
+            raise UserError(f"{target.name[:20]}...: a name of {len(target.name)} characters: choose a shorter one")
         for place in data:
             folder = (place.parent if place.is_file() else place).resolve()
             if real.is_relative_to(folder):

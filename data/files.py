@@ -93,7 +93,7 @@ class Files:
 
     def _candidates(self, name: str, whole_path: bool) -> list[Path]:
         direct = self.root / name.replace("\\", "/")
-        if direct.is_file():
+        if os.path.isfile(direct):  # unlike Path.is_file, False for a name that no file system takes
             return [direct]
         candidates = self.by_name.get(_parts(name)[-1], [])
         agreeing = [_agreement(_parts(name), _parts(str(path.relative_to(self.root)))) for path in candidates]

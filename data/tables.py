@@ -43,10 +43,14 @@ def read_csv(path: Path, header: int | None = 0) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of fields beyond the header, such as decimal commas make
             table = pd.read_csv(path, header=header, **options)
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # a parser's and a decoder's errors are ValueErrors
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: cannot be read as a CSV file: save it as UTF-8") from None
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:  # a parser's errors are ValueErrors
         raise UserError(f"{path}: cannot be read as a CSV file ({str(error).splitlines()[0]})") from None
     table = table.fillna("").apply(lambda column: column.str.strip())
     table.columns = [str(column).strip() for column in table.columns]
+    if repeated := table.columns[table.columns.duplicated()].tolist():
+        raise UserError(f"{path}: more than one column {repeated[0]!r}: keep one")
     return table
 
 

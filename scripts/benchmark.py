@@ -6,7 +6,6 @@ The bound is 26 forward-equivalents per adapted image: 7 by the source (clean, a
 passes x (forward and backward to the input), and the answer. Weights and images are random: neither changes the time.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import torch
 from common.adapter import Adapter
 from common.backbones import BACKBONES
 from common.batches import Batch
-from common.cli import positive
+from common.cli import Parser, positive
 from common.device import choose, environment
 from common.distortions import TYPES
 from common.errors import command
@@ -78,7 +77,7 @@ def measure(name: str, episodes: Sequence[int], batch_size: int, repeats: int, d
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m scripts.benchmark", description=__doc__.split("\n\n")[0])
+    parser = Parser(prog="python -m scripts.benchmark", description=__doc__.split("\n\n")[0])
     parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="default: all four")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--episodes", nargs="+", type=positive, default=[1, 2, 4], metavar="E", help="default: 1 2 4")

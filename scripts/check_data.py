@@ -3,7 +3,6 @@
 python -m scripts.check_data koniq10k live_iqa --data-root DIR --decode
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.batches import Photograph
+from common.cli import Parser
 from common.errors import UserError, command
 from common.images import read_rgb
 from data.catalogue import DATASETS, data_root, folder_of
@@ -44,8 +44,8 @@ class Finding:
     problems: list[str] = field(default_factory=list)
 
 
-def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(prog="python -m scripts.check_data", description=__doc__.split("\n\n")[0])
+def parser() -> Parser:
+    found = Parser(prog="python -m scripts.check_data", description=__doc__.split("\n\n")[0])
     found.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DATASETS)}; default: all that are there")
     found.add_argument("--data-root", type=Path, help="folder of the data sets or of one; default: $IQA_DATA_ROOT, data/raw")
     found.add_argument("--decode", action="store_true", help="decode every image")

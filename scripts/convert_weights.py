@@ -3,13 +3,13 @@
 python -m scripts.convert_weights weights/files/tres-live_fb.pth tres-live_fb.safetensors --backbone tres
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from common.backbones import BACKBONES
+from common.cli import Parser
 from common.device import file_sha256
 from common.errors import UserError, command
 from common.output import whole_path
@@ -17,8 +17,8 @@ from weights.loading import load_weights, read_state_dict
 from weights.manifest import identified, read
 
 
-def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+def parser() -> Parser:
+    found = Parser(
         prog="python -m scripts.convert_weights",
         description=__doc__.split("\n\n")[0],
     )

@@ -6,7 +6,6 @@ No trained weights ship with the project yet: the network is MetaIQA's with rand
 What this shows is that the machinery works here, and how fast.
 """
 
-import argparse
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from common.backbones import BACKBONES
+from common.cli import Parser
 from common.distortions import add_noise, compress, unit
 from common.errors import command
 from common.output import write_csv
@@ -65,7 +65,7 @@ def make_photographs(folder: Path) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.demo", description=__doc__.split("\n\n")[0])
+    parser = Parser(prog="python -m scripts.demo", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("results/demo"), help="folder to write to; default: results/demo")
     args = parser.parse_args(argv)
     photographs, weights = args.out / "photographs", args.out / "untrained-metaiqa.pth"

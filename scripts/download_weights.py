@@ -3,14 +3,13 @@
 python -m scripts.download_weights tres-live_fb musiq-live_fb
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.cli import positive, seconds
+from common.cli import Parser, positive, seconds
 from common.errors import UserError, command
 from weights.download import Outcome, Patience, obtain
 from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read
@@ -18,8 +17,8 @@ from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read
 MIRROR = "TTA_IQA_WEIGHTS_URL"
 
 
-def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+def parser() -> Parser:
+    found = Parser(
         prog="python -m scripts.download_weights",
         description=__doc__.split("\n\n")[0],
     )

@@ -13,7 +13,7 @@ import torch
 from common.backbones import BACKBONES
 from common.batches import Photograph
 from common.cell import Scores, run_cell, summary
-from common.cli import above_zero, natural, positive
+from common.cli import Parser, above_zero, natural, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.distortions import TYPES
 from common.errors import UserError, command
@@ -26,8 +26,8 @@ from weights.loading import load_weights
 from weights.manifest import located
 
 
-def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+def parser() -> Parser:
+    found = Parser(
         prog="python -m scripts.reproduce_cell",
         description=__doc__.split("\n\n")[0],
     )

@@ -6,7 +6,6 @@ Each file holds what the released code gave on weights and inputs that anyone ca
 largest error of every array, relative to the array's scale, and ends in `ok` or `FAIL` (exit status 0 or 1).
 """
 
-import argparse
 import json
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from common.adapter import Adapter, Images, Source
 from common.backbones import BACKBONES
+from common.cli import Parser
 from common.distortions import TYPES, blur
 from common.errors import UserError, command
 from common.protocols import METHODS, Method, Protocol
@@ -220,7 +220,7 @@ def verify(path: Path, only: Sequence[str] | None = None) -> bool:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m scripts.verify_reference", description=__doc__.split("\n\n")[0])
+    parser = Parser(prog="python -m scripts.verify_reference", description=__doc__.split("\n\n")[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.npz")
     parser.add_argument(
         "--runs", nargs="+", metavar="RUN", help="only these, of rank gc rank+gc rotation and the distortion types"

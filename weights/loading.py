@@ -49,6 +49,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
         if keys
     ]
+    if not faults and any(value.is_meta for value in given.values()):
+        faults = ["its tensors have no data"]
     if faults:
         raise UserError(f"{path} does not fit this network: {'; '.join(faults)}. Is it a checkpoint of another one?")
     broken = sorted(key for key, value in given.items() if value.is_floating_point() and not value.isfinite().all())

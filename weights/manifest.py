@@ -3,13 +3,13 @@
 python -m weights.manifest    # writes weights/README.md
 """
 
-import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.cli import Parser
 from common.errors import UserError, command
 from common.output import whole_file
 
@@ -196,7 +196,7 @@ python -m scripts.convert_weights weights/files/tres-live_fb.pth tres-live_fb.sa
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    argparse.ArgumentParser(prog="python -m weights.manifest", description="Write weights/README.md.").parse_args(argv)
+    Parser(prog="python -m weights.manifest", description="Write weights/README.md.").parse_args(argv)
     with whole_file(HERE / "README.md") as file:
         file.write(readme(read()))
 
