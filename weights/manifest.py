@@ -181,6 +181,11 @@ python -m scripts.download_weights --from-file tres-live_fb=Downloads/fblive_TRe
 
 ## Use them
 
+```
+python -m scripts.reproduce_cell --backbone tres --weights tres-live_fb --dataset live_iqa
+```
+
+`--weights` takes a name of the table, once its file is in `weights/files`, or any file.
 Loading never executes code. State dicts of torch.save (bare, wrapped, of nn.DataParallel, or MUSIQ's two in one file),
 safetensors, and files that pickle a whole module all load. To keep a file that cannot hold code, with what is known of it:
 
