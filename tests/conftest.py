@@ -1,10 +1,13 @@
 """A small network with everything that can adapt, and small batches for it; real networks are in test_networks.py."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from common.backbones import BACKBONES
 from common.batches import Batch
 from common.distortions import TYPES
 from common.y import Cut, YNetwork
@@ -61,3 +64,13 @@ def make_batch(n: int, seed: int, types: tuple[str, ...] = TYPES, side: int = 16
 @pytest.fixture
 def small() -> YNetwork:
     return make_small()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A checkpoint of the smallest of the real networks, with random weights."""
+    path = tmp_path_factory.mktemp("weights") / "metaiqa.pth"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(BACKBONES["metaiqa"].network().state_dict(), path)
+    return path

@@ -11,10 +11,8 @@ import openpyxl
 import pandas as pd
 import pytest
 import scipy.io
-import torch
 from PIL import Image
 
-from common.backbones import BACKBONES
 from common.errors import UserError
 from common.images import read_rgb
 from data.catalogue import DATASETS, folder_of
@@ -601,14 +599,6 @@ def test_the_readme_has_every_data_set(name):
     dataset = DATASETS[name]
     for subset, count in dataset.subsets.items():
         assert count is None or f"`{subset}` {count:,}" in rows[0]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "metaiqa.pth"
-    torch.save(BACKBONES["metaiqa"].network().state_dict(), path)
-    return path
 
 
 def cell_of(name, root, weights, *options):
