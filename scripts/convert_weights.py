@@ -13,7 +13,7 @@ from common.cli import Parser
 from common.device import file_sha256
 from common.errors import UserError, command
 from common.output import whole_path
-from weights.loading import load_weights, read_state_dict
+from weights.loading import fill, read_state_dict
 from weights.manifest import identified, read
 
 
@@ -45,13 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = read_state_dict(args.source)
     known = metadata(args.source)
     if args.backbone:
-        load_weights(BACKBONES[args.backbone].network(), args.source)
+        fill(BACKBONES[args.backbone].network(), state, args.source)
         known["backbone"] = args.backbone
-    try:
-        with whole_path(args.target) as temporary:
-            save_file({key: value.detach().clone().contiguous() for key, value in state.items()}, temporary, known)
-    except OSError as error:
-        raise UserError(f"{args.target}: cannot be written ({error.strerror})") from None
+    with whole_path(args.target) as temporary:
+        save_file({key: value.detach().clone().contiguous() for key, value in state.items()}, temporary, known)
     print(f"{args.target}: {len(state)} tensors")
     for key, value in known.items():
         print(f"  {key}: {value}")

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -34,7 +35,12 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     Every entry must fit by name and shape. Raises UserError that names the entries which do not.
     """
-    own, given = network.state_dict(), read_state_dict(path)
+    fill(network, read_state_dict(path), path)
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """The same from what was read of the file already; path: what errors call it."""
+    own, given = network.state_dict(), dict(state)
     for key in own.keys() - given.keys():
         if key.endswith("num_batches_tracked"):  # not in files of PyTorch before 0.4.1, and read by nobody here
             given[key] = own[key]
