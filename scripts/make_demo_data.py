@@ -1,0 +1,142 @@
+"""Two small data sets to learn and try things on, from the colour photographs that ship inside installed packages.
+
+    python -m scripts.make_demo_data --out data/raw/demo
+
+DIR/source: five photographs, five kinds of degradation at eight levels; MOS = 100 (1 - t), t the position of the severity between
+none and the strongest. Not a full-reference metric: the strongest blur here has an SSIM of 0.51 on `china` and 0.77 on `rocket`,
+so it would grade the photograph more than its degradation.
+DIR/target: three other photographs that lost light, step by step, and were denoised and brightened again: exposure, shot and read
+noise, 8 bits, non-local means, gain, local contrast. No part of that chain but the noise is in the source. MOS = -stops of light
+lost, the known severity.
+
+Both are folders in the `csv` layout, with the columns `reference` and `type`. All randomness derives from the names.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import matplotlib
+import numpy as np
+import skimage.data
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from common.cli import Parser
+from common.distortions import add_noise, compress, unit
+from common.errors import command
+from common.images import read_rgb
+from common.output import write_csv
+from common.seeds import generator
+
+SOURCE: dict[str, Callable[[], np.ndarray]] = {
+    "astronaut": skimage.data.astronaut,
+    "china": partial(load_sample_image, "china.jpg"),
+    "coffee": skimage.data.coffee,
+    "motorcycle": lambda: skimage.data.stereo_motorcycle()[0],
+    "rocket": skimage.data.rocket,
+}
+TARGET: dict[str, Callable[[], np.ndarray]] = {
+    "cat": skimage.data.chelsea,
+    "flower": partial(load_sample_image, "flower.jpg"),
+    "hopper": lambda: read_rgb(Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg"),
+}
+# From the weakest to the strongest: JPEG quality, noise variance, standard deviation in pixels, factor, grey levels.
+RANGES = {"compression": (80, 4), "noise": (3e-4, 0.06), "blur": (0.6, 6), "reduction": (1.3, 8), "quantisation": (48, 4)}
+LEVELS = 8
+STOPS = 6.0  # of light that the last step of the target has lost
+STEPS = 16
+ELECTRONS = 2000  # that white stands for at full exposure
+READ_NOISE = 3.0  # electrons
+
+
+class Version(NamedTuple):
+    """One degraded copy. kind: of degradation, or "original" for none."""
+
+    name: str
+    image: np.ndarray
+    mos: float
+    reference: str
+    kind: str
+
+
+def degrade(image: np.ndarray, kind: str, severity: float, rng: np.random.Generator) -> np.ndarray:
+    """image: (H, W, 3), uint8 -> the same, degraded. severity: in the unit of RANGES; `reduction` shrinks and enlarges again."""
+    if kind == "compression":
+        return compress(image, round(severity))
+    if kind == "noise":
+        return _bytes(add_noise(unit(image), severity, rng))
+    if kind == "blur":
+        return _bytes(cv2.GaussianBlur(unit(image), (0, 0), severity, borderType=cv2.BORDER_REFLECT_101))
+    if kind == "quantisation":
+        return _bytes((unit(image) * (severity - 1)).round() / (severity - 1))
+    height, width = image.shape[:2]
+    small = Image.fromarray(image).resize((int(width // severity), int(height // severity)), Image.Resampling.BOX)
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def lose_light(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.ndarray:
+    """image: (H, W, 3), uint8 -> as a camera and its software render it with 2^-stops of the light."""
+    exposure = 2.0**-stops
+    light = unit(image).astype(np.float64) ** 2.2 * exposure
+    electrons = rng.poisson(light * ELECTRONS) + READ_NOISE * rng.standard_normal(image.shape)
+    dark = _bytes((np.clip(electrons / ELECTRONS, 0, exposure) / exposure * np.sqrt(exposure)) ** (1 / 2.2))
+    strength = float(3 + 3 * stops)
+    denoised = cv2.fastNlMeansDenoisingColored(dark, None, strength, strength, templateWindowSize=5, searchWindowSize=11)
+    bright = np.clip(unit(denoised) / np.sqrt(exposure) ** (1 / 2.2), 0, 1).astype(np.float32)
+    lab = cv2.cvtColor(_bytes(bright), cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(clipLimit=1 + stops / 4, tileGridSize=(4, 4)).apply(lab[..., 0])
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+
+
+def source_versions() -> Iterator[Version]:
+    """Every photograph as it is, and LEVELS copies of each kind; the severities of two photographs interleave."""
+    for photograph, (reference, read) in enumerate(SOURCE.items()):
+        image = read()
+        yield Version(f"{reference}.png", image, 100.0, reference, "original")
+        for kind, (weak, strong) in RANGES.items():
+            for level in range(LEVELS):
+                name = f"{reference}_{kind}_{level + 1}.png"
+                at = (level + photograph / len(SOURCE)) / (LEVELS - 1 / len(SOURCE))
+                copy = degrade(image, kind, weak * (strong / weak) ** at, generator(0, "demo source", name))
+                yield Version(name, copy, round(100 * (1 - (1 + at * (LEVELS - 1)) / LEVELS), 3), reference, kind)
+
+
+def target_versions() -> Iterator[Version]:
+    """STEPS copies of every photograph, from full exposure to STOPS less."""
+    for reference, read in TARGET.items():
+        image = read()
+        for step in range(STEPS):
+            name, stops = f"{reference}_{step:02d}.png", STOPS * step / (STEPS - 1)
+            copy = lose_light(image, stops, generator(0, "demo target", name))
+            yield Version(name, copy, round(-stops, 3), reference, "low light")
+
+
+def write(folder: Path, versions: Iterator[Version]) -> None:
+    """One set in the `csv` layout; the CSV file is written last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for version in versions:
+        Image.fromarray(version.image).save(folder / version.name, compress_level=1)
+        rows.append((version.name, version.mos, version.reference, version.kind))
+    write_csv(folder / "scores.csv", ("image_name", "MOS", "reference", "type"), rows)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(prog="python -m scripts.make_demo_data", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("data/raw/demo"), help="folder to make; default: data/raw/demo")
+    args = parser.parse_args(argv)
+    for name, versions in (("source", source_versions), ("target", target_versions)):
+        write(args.out / name, versions())
+        print(args.out / name)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
