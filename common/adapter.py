@@ -1,6 +1,6 @@
 """Test-time adaptation (Sec. 3): episodes from the source, each one batch; then the answer, and nothing is left behind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,22 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.batches import Batch
+from common.distortions import TYPES
 from common.episodes import EpisodeState, inhabit, pass_momenta
 from common.errors import UserError
 from common.losses import group_contrastive_loss, rank_loss, rotate, split_groups
 from common.protocols import Method, Protocol
 from common.y import YNetwork
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet
-STD = (0.229, 0.224, 0.225)
 CPU_CHUNK = 8  # images of a pass by the source on a CPU
 
 
 class Images(NamedTuple):
     """E batches side by side on the device, normalised. sizes: images of each batch, sum M. clean: (M, 3, S, S).
-    pairs: (T, 2, M, 3, S, S), high and low of each distortion type. quarter_turns: (M,)."""
+    pairs: (T, 2, M, 3, S, S), high and low of each of `types`. quarter_turns: (M,)."""
 
     sizes: list[int]
+    types: Sequence[str]
     clean: Tensor
     pairs: Tensor
     quarter_turns: Tensor
@@ -41,16 +41,59 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One episode. source, adapted: (N,). choice: (N,), index of the chosen distortion type, or None. losses: (niter,).
-    group_left_out: the batch was too small for the group loss. fell_back: a loss or score was not finite, so that `adapted`
-    is the source's."""
+    """One episode. source, adapted: (N,). choice: (N,), index into TYPES of the distortion that the rank loss looked at, -1 where
+    it looked at none or at all of them. losses: (niter,). group_left_out: the batch was too small for the group loss. fell_back:
+    a loss or score was not finite, so that `adapted` is the source's."""
 
     source: Tensor
     adapted: Tensor
-    choice: Tensor | None
+    choice: Tensor
     losses: Tensor
     group_left_out: bool
     fell_back: bool
+
+
+def together(y: YNetwork, batches: Sequence[Batch], types: Sequence[str] = TYPES) -> Images:
+    """The batches side by side, on the device, normalised. types: those that their pairs are of."""
+    return Images(
+        [len(batch.clean) for batch in batches],
+        types,
+        y.normalised(torch.cat([batch.clean for batch in batches])),
+        y.normalised(torch.cat([batch.pairs for batch in batches], dim=2)),
+        torch.cat([batch.quarter_turns for batch in batches]).to(y.mean.device),
+    )
+
+
+@torch.no_grad()
+def consult(y: YNetwork, images: Images, protocol: Protocol, choose: bool) -> Source:
+    """Steps 2 and 4 of an episode: pseudo-labels and, if asked to, choice of distortion, from the scores of all distorted
+    copies. Raises UserError where a score is not finite."""
+    scores = y.predict(_laid_out(images.clean))  # a pass of its own, so that no score hangs on whether a choice is asked for
+    source = Source(scores, None, None)
+    if choose:
+        others = None
+        if protocol.blur_first_scale_only:
+            others = images.pairs.clone()
+            others[images.types.index("blur")] = images.clean
+            others = _laid_out(others.flatten(0, 2))
+        versions = _predict_versions(y, _laid_out(images.pairs.flatten(0, 2)), others)
+        high, low = versions.view(len(images.types), 2, -1).unbind(1)
+        gaps = (low - high).abs().T
+        source = Source(scores, gaps, gaps.argmax(1))
+    if not source.scores.isfinite().all():
+        raise UserError("the source's own scores are not finite: the weights are damaged or belong to another network")
+    return source
+
+
+def _predict_versions(y: YNetwork, x: Tensor, others: Tensor | None) -> Tensor:
+    # On a CPU the activations of so many images at once cost more in page faults than the larger batch saves.
+    step = CPU_CHUNK if x.device.type == "cpu" else len(x)
+    parts = zip(x.split(step), [None] * len(x) if others is None else others.split(step))
+    return torch.cat([y.predict(part, other) for part, other in parts])
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)  # clearly faster convolutions, on CPU and with tensor cores
 
 
 class Adapter:
@@ -65,59 +108,34 @@ class Adapter:
         self.adaptable = y.adaptable(method.adapt) if method.adapts else None
         parameter = next(y.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.mean, self.std = (torch.tensor(v, device=self.device, dtype=self.dtype).view(3, 1, 1) for v in (MEAN, STD))
         self.leaked: tuple[dict[str, Tensor], torch.optim.Adam] | None = None  # only under `leak_state`
 
     def __call__(self, batches: Sequence[Batch]) -> list[Outcome]:
-        """Run one episode per batch, all at once."""
-        if self.protocol.leak_state and len(batches) > 1:
+        """Run one episode per batch, all at once. The pairs of the batches are of the method's own types."""
+        images = together(self.y, batches, self.method.types)
+        (outcomes,) = self.run(images, consult(self.y, images, self.protocol, self.method.chooses))
+        return outcomes
+
+    def run(self, images: Images, source: Source, stops: Sequence[int] | None = None) -> list[list[Outcome]]:
+        """Run the episodes on images that other methods may share, and on what the source says of them.
+
+        stops: numbers of steps, rising, to answer after each; the method's own niter if None. A run passes through all of them.
+        Returns the outcomes of the episodes for each stop.
+        """
+        if self.protocol.leak_state and len(images.sizes) > 1:
             raise ValueError("state leaks from one episode to the next: they cannot run at once")
-        images = self.images(batches)
-        source = self.source(images)
-        if not source.scores.isfinite().all():
-            raise UserError("the source's own scores are not finite: the weights are damaged or belong to another network")
+        stops = [self.method.niter] if stops is None else list(stops)
         groups = self.groups(images, source)
         driven = [self.method.adapts and (not self.method.group or self.method.rank or g is not None) for g in groups]
-        if any(driven):
-            state, losses = self.adapt(images, source, groups)
-            answers = self.answer(images, state)
-        else:
-            losses, answers = source.scores.new_zeros(0, len(batches)), source.scores
-        return self._outcomes(images, source, groups, driven, answers, losses)
-
-    def images(self, batches: Sequence[Batch]) -> Images:
-        """The batches side by side, on the device, normalised."""
-        return Images(
-            [len(batch.clean) for batch in batches],
-            self._normalised(torch.cat([batch.clean for batch in batches])),
-            self._normalised(torch.cat([batch.pairs for batch in batches], dim=2)),
-            torch.cat([batch.quarter_turns for batch in batches]).to(self.device),
-        )
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        return (x.to(self.device, self.dtype) - self.mean) / self.std
-
-    @torch.no_grad()
-    def source(self, images: Images) -> Source:
-        """Steps 2 and 4 of an episode: pseudo-labels and choice of distortion, one pass over all versions of the images."""
-        if not self.method.rank or self.method.distortion != "best":
-            return Source(self.y.predict(self._laid_out(images.clean)), None, None)
-        versions = torch.cat((images.clean[None], images.pairs.flatten(0, 1)))  # clean, then high and low of each type
-        others = None
-        if self.protocol.blur_first_scale_only:
-            others = versions.clone()
-            others[1 + 2 * self.method.types.index("blur") :][:2] = images.clean
-            others = self._laid_out(others.flatten(0, 1))
-        scores = self._predict_versions(self._laid_out(versions.flatten(0, 1)), others).view(len(versions), -1)
-        high, low = scores[1:].unflatten(0, (-1, 2)).unbind(1)
-        gaps = (low - high).abs().T
-        return Source(scores[0], gaps, gaps.argmax(1))
-
-    def _predict_versions(self, x: Tensor, others: Tensor | None) -> Tensor:
-        # On a CPU the activations of so many images at once cost more in page faults than the larger batch saves.
-        step = CPU_CHUNK if self.device.type == "cpu" else len(x)
-        parts = zip(x.split(step), [None] * len(x) if others is None else others.split(step))
-        return torch.cat([self.y.predict(part, other) for part, other in parts])
+        if not any(driven):
+            nothing = source.scores.new_zeros(0, len(images.sizes))
+            return [self._outcomes(images, source, groups, driven, source.scores, nothing) for _ in stops]
+        outcomes = []
+        for step, (state, losses) in enumerate(self.steps(images, source, groups, stops[-1])):
+            for _ in range(stops.count(step)):
+                answers = self.answer(images, state)
+                outcomes.append(self._outcomes(images, source, groups, driven, answers, losses))
+        return outcomes
 
     def groups(self, images: Images, source: Source) -> list[list[Tensor] | None]:
         """Step 3: the groups of each episode, or None where the method has no group loss or the batch is too small for it."""
@@ -125,28 +143,33 @@ class Adapter:
             return [None] * len(images.sizes)
         return [split_groups(q, self.method.p, self.method.groups) for q in source.scores.split(images.sizes)]
 
-    def adapt(self, images: Images, source: Source, groups: Sequence[list[Tensor] | None]) -> tuple[EpisodeState, Tensor]:
-        """Steps 1 and 5: the adapted episodes, and the loss of each step and episode, (niter, E)."""
+    def steps(
+        self, images: Images, source: Source, groups: Sequence[list[Tensor] | None], niter: int
+    ) -> Iterator[tuple[EpisodeState, Tensor]]:
+        """Steps 1 and 5: the episodes at the source and after each of `niter` steps, with the losses so far, (steps, E).
+
+        The state is the live one: the next step changes it.
+        """
         protocol = self.protocol
         state, optimiser = self._start(images.sizes)
         passes, order = self._passes(images, source)
         momenta = pass_momenta(order, len(passes))
-        losses = torch.zeros(self.method.niter, len(images.sizes), device=self.device, dtype=self.dtype)
-        for step in range(self.method.niter):
+        losses = torch.zeros(niter, len(images.sizes), device=self.device, dtype=self.dtype)
+        yield state, losses[:0]
+        for step in range(niter):
             features = []
             with torch.set_grad_enabled(not self.method.statistics_only):
                 for x, momentum in zip(passes, momenta):
                     with inhabit(self.y, self.adaptable, state, batch_statistics=True, momentum=momentum):
                         features.append(self.y.features(x))
-            if self.method.statistics_only:
-                continue
-            loss = self._losses(features, images, groups)
-            if not protocol.accumulate_gradients:
-                optimiser.zero_grad()
-            loss.sum().backward()  # episodes share no parameter: each gets the gradient of its own loss
-            optimiser.step()
-            losses[step] = loss.detach()
-        return state, losses
+            if not self.method.statistics_only:
+                loss = self._losses(features, images, groups)
+                if not protocol.accumulate_gradients:
+                    optimiser.zero_grad()
+                loss.sum().backward()  # episodes share no parameter: each gets the gradient of its own loss
+                optimiser.step()
+                losses[step] = loss.detach()
+            yield state, losses[: step + 1]
 
     def _start(self, sizes: list[int]) -> tuple[EpisodeState, torch.optim.Adam]:
         state = EpisodeState.from_source(self.adaptable, sizes)
@@ -166,12 +189,12 @@ class Adapter:
         """The images of each forward pass of a step, and the order in which the running statistics see the passes."""
         method, protocol = self.method, self.protocol
         if method.rotation:
-            return [self._laid_out(rotate(images.clean, images.quarter_turns))], [0] if protocol.running_from == "all" else []
+            return [_laid_out(rotate(images.clean, images.quarter_turns))], [0] if protocol.running_from == "all" else []
         passes = []
         for pair in self._pairs(images, source) if method.rank else ():
             high, low = pair
-            passes += [self._laid_out(low), self._laid_out(high)]
-        passes.append(self._laid_out(images.clean))
+            passes += [_laid_out(low), _laid_out(high)]
+        passes.append(_laid_out(images.clean))
         clean = len(passes) - 1
         order = list(range(len(passes)))
         if method.rank and method.group and protocol.own_group_pass:
@@ -181,8 +204,9 @@ class Adapter:
 
     def _pairs(self, images: Images, source: Source) -> Tensor:
         """The pairs that the rank loss looks at: (P, 2, M, 3, S, S), high and low."""
-        if source.choice is None:
-            return images.pairs
+        if not self.method.chooses:
+            wanted = [images.types.index(kind) for kind in self.method.types]
+            return images.pairs if len(wanted) == len(images.types) else images.pairs[wanted]
         chosen = images.pairs[source.choice, :, torch.arange(len(source.choice), device=self.device)]  # (M, 2, 3, S, S)
         return chosen.transpose(0, 1)[None]
 
@@ -213,10 +237,14 @@ class Adapter:
         """Step 6: scores of the clean batches by the adapted networks, (M,)."""
         batch_statistics = self.protocol.answer_from == "batch"
         with inhabit(self.y, self.adaptable, state, batch_statistics, lambda _: 0.0):
-            return self.y.predict(self._laid_out(images.clean))
+            return self.y.predict(_laid_out(images.clean))
 
-    def _laid_out(self, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last)  # clearly faster convolutions, on CPU and with tensor cores
+    def _choice(self, source: Source) -> Tensor:
+        method = self.method
+        if method.chooses:
+            return source.choice
+        single = method.rank and method.distortion != "all"
+        return torch.full((len(source.scores),), TYPES.index(method.distortion) if single else -1)
 
     def _outcomes(
         self,
@@ -228,7 +256,7 @@ class Adapter:
         losses: Tensor,
     ) -> list[Outcome]:
         scores, answers, losses = source.scores.cpu(), answers.cpu(), losses.cpu()
-        choices = [None] * len(groups) if source.choice is None else source.choice.cpu().split(images.sizes)
+        choices = self._choice(source).cpu().split(images.sizes)
         outcomes = []
         for e, (own, adapted) in enumerate(zip(scores.split(images.sizes), answers.split(images.sizes))):
             broken = driven[e] and not (losses[:, e].isfinite().all() and adapted.isfinite().all())

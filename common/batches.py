@@ -1,6 +1,6 @@
 """Test batches: for a seed, the images in the order of hash(seed, key), each with its view and its distorted copies."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +21,14 @@ from common.views import Placement, View
 @dataclass(frozen=True)
 class Photograph:
     """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better.
-    group: its reference or scene, for splits without shared content; the image itself where none is known."""
+    group: its reference or scene, for splits without shared content; the image itself where none is known. kind: its type of
+    distortion, where the data set tells."""
 
     key: str
     path: Path
     mos: float
     group: str = ""
+    kind: str = ""
 
     def __post_init__(self):
         object.__setattr__(self, "group", self.group or self.key)
@@ -54,6 +56,7 @@ class Views(Dataset):
         types: Sequence[str] = (),
         severities: Severities = Severities(),
         resize: tuple[int, int] | None = None,
+        read: Callable[[Path], np.ndarray] = read_rgb,
     ):
         self.photographs = photographs
         self.seed = seed
@@ -61,6 +64,7 @@ class Views(Dataset):
         self.types = types
         self.severities = severities
         self.resize = resize
+        self.read = read
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -68,7 +72,7 @@ class Views(Dataset):
     def __getitem__(self, index: int) -> tuple | UserError:
         key = self.photographs[index].key
         try:
-            image = read_rgb(self.photographs[index].path)
+            image = self.read(self.photographs[index].path)
         except UserError as error:  # raised again by the process that owns the terminal
             return error
         place = Placement.draw(self.view, self.resize, self.seed, key)
@@ -115,11 +119,11 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def load(views: Views, batch_size: int, workers: int) -> Iterator[Batch]:
-    """The batches of one seed. Raises UserError at the first image that cannot be read."""
+def load(views: Dataset, batches: Sequence[Sequence], workers: int) -> Iterator[Batch]:
+    """The batches of these indices into the views. Raises UserError at the first image that cannot be read."""
     loader = DataLoader(
         views,
-        batch_sampler=batch_order(views.photographs, views.seed, batch_size),
+        batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_one_thread,

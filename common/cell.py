@@ -3,31 +3,41 @@
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from common.adapter import Adapter, Outcome
-from common.batches import Batch, Photograph, Views, load
+from common.adapter import Adapter, Outcome, consult, together
+from common.batches import Batch, Photograph, Views, batch_order, load
 from common.distortions import TYPES
 from common.metrics import agreement, gain_interval
 from common.protocols import Method, Protocol
 from common.y import YNetwork
 
 
+class Setting(NamedTuple):
+    """How one row of results is come by."""
+
+    protocol: Protocol
+    method: Method
+
+
 @dataclass
 class Scores:
-    """Of every photograph for every seed, (seeds, n). choice: index into TYPES of the distortion that the rank
-    loss looked at, -1 where it looked at none or at all of them.
+    """Of every photograph for every seed, (seeds, n). choice: index into TYPES of the distortion that the rank loss looked at, -1
+    where it looked at none or at all of them. losses: (seeds, n, niter), of the photograph's episode at each step.
 
-    episodes, group_left_out, fell_back, enlarged: counts over all seeds. seconds: wall time of the episodes and their loading.
+    episodes, group_left_out, fell_back, enlarged: counts over all seeds. seconds: wall time of the episodes, of their loading and
+    of what they ask of the source.
     """
 
     seeds: Sequence[int]
     source: np.ndarray
     adapted: np.ndarray
     choice: np.ndarray
+    losses: np.ndarray
     episodes: int = 0
     group_left_out: int = 0
     fell_back: int = 0
@@ -35,17 +45,15 @@ class Scores:
     seconds: float = 0.0
 
     @classmethod
-    def empty(cls, seeds: Sequence[int], n: int) -> "Scores":
+    def empty(cls, seeds: Sequence[int], n: int, niter: int) -> "Scores":
         shape = (len(seeds), n)
-        return cls(seeds, np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, -1))
+        return cls(seeds, np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, -1), np.full((*shape, niter), np.nan))
 
-    def record(self, row: int, batch: Batch, outcome: Outcome, method: Method) -> None:
+    def record(self, row: int, batch: Batch, outcome: Outcome) -> None:
         self.source[row, batch.indices] = outcome.source
         self.adapted[row, batch.indices] = outcome.adapted
-        if outcome.choice is not None:
-            self.choice[row, batch.indices] = outcome.choice
-        elif method.rank and method.distortion != "all":
-            self.choice[row, batch.indices] = TYPES.index(method.distortion)
+        self.choice[row, batch.indices] = outcome.choice
+        self.losses[row, batch.indices, : len(outcome.losses)] = outcome.losses
         self.episodes += 1
         self.group_left_out += outcome.group_left_out
         self.fell_back += outcome.fell_back
@@ -61,11 +69,10 @@ class Scores:
         return [note for count, note in found if count]
 
 
-def run_cell(
+def run_cells(
     y: YNetwork,
     photographs: Sequence[Photograph],
-    protocol: Protocol,
-    method: Method,
+    settings: Sequence[Setting],
     *,
     seeds: Sequence[int],
     batch_size: int = 8,
@@ -73,25 +80,84 @@ def run_cell(
     workers: int = 0,
     resize: tuple[int, int] | None = None,
     progress: bool = True,
-) -> Scores:
-    """Score every photograph by the source and by the adapted network, for every seed.
+) -> list[Scores]:
+    """Score every photograph by the source and by the network as each setting adapts it, for every seed.
 
-    episodes: how many run at once; no score depends on it beyond rounding, nor on workers. resize: (height, width) that the
-    data set is brought to before the crop.
+    What the settings have in common is done once: an image is decoded, distorted and scored by the source once per seed, and of
+    settings that differ in the number of steps alone the longer run passes through the shorter. So they must agree on everything
+    that comes before an episode: ValueError otherwise.
+
+    episodes: how many run at once; no score depends on it beyond rounding, nor on workers, nor on the other settings. resize:
+    (height, width) that the data set is brought to before the crop.
     """
-    scores = Scores.empty(seeds, len(photographs))
-    started = time.perf_counter()
-    with tqdm(total=scores.source.size, unit="image", desc=method.name, smoothing=0.1, disable=None if progress else True) as bar:
+    first = settings[0].protocol
+    if any(_before_episodes(setting.protocol) != _before_episodes(first) for setting in settings):
+        raise ValueError("settings that share views and source scores must agree on what these are made by")
+    found = [Scores.empty(seeds, len(photographs), setting.method.niter) for setting in settings]
+    runs = _runs(settings)
+    types = tuple(kind for kind in TYPES if any(kind in setting.method.types for setting in settings))
+    chooses = any(setting.method.chooses for setting in settings)
+    work = _Work(len(seeds) * len(photographs), chooses, [settings[run[-1]] for run in runs], progress)
+    with work.bar:
         for row, seed in enumerate(seeds):
             y.draw_head(seed)
-            adapter = Adapter(y, protocol, method)
-            views = Views(photographs, seed, protocol.view, method.types, protocol.severities, resize)
-            for batches in _at_a_time(load(views, batch_size, workers), episodes):
-                for batch, outcome in zip(batches, adapter(batches)):
-                    scores.record(row, batch, outcome, method)
-                    bar.update(len(batch.indices))
-    scores.seconds = time.perf_counter() - started
-    return scores
+            adapters = [Adapter(y, *settings[run[-1]]) for run in runs]
+            views = Views(photographs, seed, first.view, types, first.severities, resize)
+            started = time.perf_counter()
+            for batches in _at_a_time(load(views, batch_order(photographs, seed, batch_size), workers), episodes):
+                size = sum(len(batch.clean) for batch in batches)
+                images = together(y, batches, types)
+                source = consult(y, images, first, chooses)
+                shared = time.perf_counter() - started
+                work.source(size)
+                for run, adapter in zip(runs, adapters):
+                    started = time.perf_counter()
+                    outcomes = adapter.run(images, source, [settings[index].method.niter for index in run])
+                    taken = shared + time.perf_counter() - started
+                    for index, several in zip(run, outcomes):
+                        for batch, outcome in zip(batches, several):
+                            found[index].record(row, batch, outcome)
+                        found[index].seconds += taken
+                    work.episode(adapter.method, size)
+                started = time.perf_counter()
+    return found
+
+
+def _before_episodes(protocol: Protocol) -> tuple:
+    network = protocol.cut, protocol.projection, protocol.rotation_classifier
+    return *network, protocol.view, protocol.severities, protocol.blur_first_scale_only
+
+
+def _runs(settings: Sequence[Setting]) -> list[list[int]]:
+    """Indices of the settings that one run of episodes serves, in the order of their steps."""
+    alike: dict[object, list[int]] = {}
+    for index, (protocol, method) in enumerate(settings):
+        alone = index if protocol.leak_state else None  # what leaks depends on how many steps were taken
+        alike.setdefault((protocol, replace(method, name="", niter=0), alone), []).append(index)
+    return [sorted(run, key=lambda index: settings[index].method.niter) for run in alike.values()]
+
+
+class _Work:
+    """A bar over images that advances by the share of an image's work that is done, so that its remaining time can be trusted."""
+
+    def __init__(self, images: int, chooses: bool, longest: Sequence[Setting], progress: bool):
+        self.pseudo_labels = 1 + 2 * len(TYPES) * chooses
+        self.per_image = self.pseudo_labels + sum(setting.method.forwards for setting in longest)
+        self.bar = tqdm(
+            total=float(images),
+            unit="image",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images, {elapsed} gone, {remaining} left",
+            smoothing=0.05,
+            disable=None if progress else True,
+        )
+        self.bar.set_description("source")
+
+    def source(self, size: int) -> None:
+        self.bar.update(size * self.pseudo_labels / self.per_image)
+
+    def episode(self, method: Method, size: int) -> None:
+        self.bar.set_description(method.name, refresh=False)
+        self.bar.update(size * method.forwards / self.per_image)
 
 
 def _at_a_time(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:

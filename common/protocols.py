@@ -77,6 +77,19 @@ class Method:
         return TYPES if self.distortion in ("best", "all") else (self.distortion,)
 
     @property
+    def chooses(self) -> bool:
+        """Whether the source says which distortion type each image is compared by."""
+        return self.rank and self.distortion == "best"
+
+    @property
+    def forwards(self) -> int:
+        """Forward-equivalents per image of an episode: a pass forward and back counts two, the answer one."""
+        if not self.adapts:
+            return 0
+        pairs = {"best": 1, "all": len(TYPES)}.get(self.distortion, 1) if self.rank else 0
+        return self.niter * (1 + 2 * pairs) * (1 if self.statistics_only else 2) + 1
+
+    @property
     def adapts(self) -> bool:
         return self.rank or self.group or self.rotation or self.statistics_only
 

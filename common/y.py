@@ -12,6 +12,8 @@ from common.protocols import Protocol
 from common.seeds import generator
 
 ADAPTABLE = ("bn", "ln", "cls")
+MEAN = (0.485, 0.456, 0.406)  # ImageNet
+STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,13 @@ class YNetwork(nn.Module):
         like = next(network.parameters())
         self.head = nn.Linear(cut.width, projection, device=like.device, dtype=like.dtype)
         self.classifier = nn.Linear(projection, 4, device=like.device, dtype=like.dtype) if classifier else None
+        for name, value in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(value, device=like.device, dtype=like.dtype).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Images in [0, 1], (..., 3, H, W), as the network wants them, on its device."""
+        return (x.to(self.mean) - self.mean) / self.std
 
     def features(self, x: Tensor) -> Tensor:
         """f(x): (N, 3, H, W), ImageNet-normalised -> (N, D)."""
@@ -104,11 +112,18 @@ class YNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network, where its extractor may end, and the protocols that it knows, by name."""
+    """A network, where its extractor may end, and the protocols that it knows, by name.
+
+    trunk: attribute that holds its ResNet, which ImageNet weights of `imagenet`, a torchvision network, fit. output: the outputs
+    that training gives to a mean score and to one standard deviation above it, less that.
+    """
 
     network: Callable[[], nn.Module]
     cuts: dict[str, Cut]
     protocols: dict[str, Protocol]
+    trunk: str
+    imagenet: str
+    output: tuple[float, float] = (0.0, 1.0)
 
     def wrap(self, network: nn.Module, protocol: Protocol) -> YNetwork:
         """The Y that a protocol asks for around a network of this kind."""

@@ -28,7 +28,7 @@ def _label(name: str, score: str) -> Label:
     fields = name.split(".")
     if len(fields) != 4:
         raise UserError(f"{name!r} is no name of a CSIQ image, such as 1600.AWGN.1.png: mend or remove its label")
-    return Label(name, f"dst_imgs/{fields[1].lower()}/{name}", number(score), fields[0])
+    return Label(name, f"dst_imgs/{fields[1].lower()}/{name}", number(score), fields[0], kind=fields[1])
 
 
 DATASET = Dataset(

@@ -1,4 +1,4 @@
-"""Any folder of images with a CSV of columns `image_name` and `MOS` (larger = better), and optionally `reference`."""
+"""Any folder of images with a CSV of columns `image_name` and `MOS` (larger = better), and optionally `reference` and `type`."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ COLUMNS = ("image_name", "MOS")
 def labels(files: Files, column: str) -> Labels:
     """A name is a path relative to the folder, or the base name, upper or lower case, of a file anywhere below it."""
     file = _label_file(files)
-    table = read_columns(file, COLUMNS, optional=("reference",))
-    references = table.get("reference", [""] * len(table))
+    table = read_columns(file, COLUMNS, optional=("reference", "type"))
+    references, types = (table.get(name, [""] * len(table)) for name in ("reference", "type"))
     rows = [
-        Label(name, name, number(score), reference)
-        for name, score, reference in zip(table["image_name"], table["MOS"], references)
+        Label(name, name, number(score), reference, kind=kind)
+        for name, score, reference, kind in zip(table["image_name"], table["MOS"], references, types)
     ]
     return Labels(file, column, rows)
 

@@ -15,13 +15,15 @@ from data.files import Files, shown
 @dataclass(frozen=True)
 class Label:
     """One row of a label file. key: the image's name, the same for every label file and layout. path: its base name, after the
-    folders that it is expected in. score: as published. group: reference or scene. parts: the subsets it is in, beside `all`."""
+    folders that it is expected in. score: as published. group: reference or scene. parts: the subsets it is in, beside `all`.
+    kind: type of distortion."""
 
     key: str
     path: str
     score: float
     group: str = ""
     parts: tuple[str, ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,9 @@ def survey(dataset: Dataset, folder: Path, subset: str | None = None, column: st
     if bad := [row.key for row in rows if not np.isfinite(row.score)]:
         raise UserError(f"{labels.file}: the {labels.column} of {shown(bad)} is no finite number: mend or remove the row")
     paths = files.locate([row.path for row in rows], dataset.whole_path)
-    photographs = [Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group) for row in rows if row.path in paths]
+    photographs = [
+        Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group, row.kind) for row in rows if row.path in paths
+    ]
     return Reading(dataset, files.root, labels, subset, photographs, [row.key for row in rows if row.path not in paths])
 
 

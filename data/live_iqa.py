@@ -30,6 +30,7 @@ def labels(files: Files, column: str) -> Labels:
             score=number(scores[i]),
             group=str(references[i]).lower().removesuffix(".bmp"),
             parts=(places[i][0],),
+            kind=places[i][0],
         )
         for i in np.flatnonzero(orgs == 0)
     ]

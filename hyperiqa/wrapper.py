@@ -21,4 +21,6 @@ BACKBONE = Backbone(
             own_group_pass="before",
         ),
     },
+    trunk="res",
+    imagenet="resnet50",
 )

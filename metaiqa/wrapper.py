@@ -15,4 +15,7 @@ BACKBONE = Backbone(
         "logits": Cut(lambda net, x: net.resnet_layer(x), 1000, ("resnet_layer",)),
     },
     protocols={"paper": PAPER, "released": replace(RELEASED, cut="logits", projection=128, temperature=1.0)},
+    trunk="resnet_layer",
+    imagenet="resnet18",
+    output=(0.5, 1 / 6),  # a sigmoid: three standard deviations on either side
 )

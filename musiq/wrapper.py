@@ -32,4 +32,6 @@ BACKBONE = Backbone(
             blur_first_scale_only=True,
         ),
     },
+    trunk="backbone",
+    imagenet="resnet50",
 )

@@ -24,7 +24,7 @@ from common.errors import command
 from common.output import check_targets, write_json
 from common.protocols import METHODS
 
-FORWARD_EQUIVALENTS = 26
+FORWARD_EQUIVALENTS = 1 + 2 * len(TYPES) + METHODS["rank+gc"].forwards
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from common.backbones import BACKBONES
 from common.batches import Photograph
-from common.cell import Scores, run_cell, summary
+from common.cell import Scores, Setting, run_cells, summary
 from common.cli import Parser, above_zero, natural, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.distortions import TYPES
@@ -110,7 +110,7 @@ def _cell(value: dict[str, float | None]) -> str:
 
 
 def score_rows(scores: Scores, photographs: Sequence[Photograph]) -> list[tuple]:
-    """image, mos, seed, source_score, adapted_score, distortion: one row per image and seed."""
+    """image, mos, seed, source_score, adapted_score, distortion, loss at each step: one row per image and seed."""
     return [
         (
             photograph.key,
@@ -119,6 +119,7 @@ def score_rows(scores: Scores, photographs: Sequence[Photograph]) -> list[tuple]
             float(scores.source[s, i]),
             float(scores.adapted[s, i]),
             _type(scores.choice[s, i]),
+            *scores.losses[s, i].tolist(),
         )
         for s, seed in enumerate(scores.seeds)
         for i, photograph in enumerate(photographs)
@@ -150,11 +151,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     y = BACKBONES[args.backbone].wrap(network, protocol).to(device, memory_format=torch.channels_last)
     print(f"{args.backbone}, {args.method}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds", flush=True)
     print(f"{reading.dataset.title}, subset {reading.subset}, {reading.labels.column} ({reading.dataset.direction})", flush=True)
-    scores = run_cell(
+    (scores,) = run_cells(
         y,
         photographs,
-        protocol,
-        method,
+        [Setting(protocol, method)],
         seeds=range(args.seeds),
         batch_size=args.batch_size,
         episodes=episodes,
@@ -180,7 +180,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         write_json(args.json, result)
     if args.scores:
-        header = ("image", "mos", "seed", "source_score", "adapted_score", "distortion")
+        steps = [f"loss_{step + 1}" for step in range(method.niter)]
+        header = ("image", "mos", "seed", "source_score", "adapted_score", "distortion", *steps)
         write_csv(args.scores, header, score_rows(scores, photographs))
     print(table(result))
     for note in (*reading.notes(), *scores.notes()):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.adapter import Adapter, Images, Source
+from common.adapter import Adapter, Images, Source, consult
 from common.backbones import BACKBONES
 from common.cli import Parser
 from common.distortions import TYPES, blur
@@ -131,7 +131,7 @@ class Reference:
             for level in ("high", "low")
         ]
         versions = torch.from_numpy(np.stack([pairs[kind] for kind in TYPES]))
-        return Images([n], torch.from_numpy(clean), versions, torch.arange(n) % 4)
+        return Images([n], TYPES, torch.from_numpy(clean), versions, torch.arange(n) % 4)
 
 
 def method_of(run: str, meta: dict) -> Method:
@@ -155,7 +155,7 @@ def computed(reference: Reference, runs: Sequence[str]) -> Iterator[tuple[str, n
     network, images = reference.network(), reference.images()
     y = backbone.wrap(network, protocol)
     chooses = "gaps" in reference.arrays or any(METHODS[run].rank for run in runs if run in METHODS)
-    source = Adapter(y, protocol, METHODS["rank" if chooses else "source"]).source(images)
+    source = consult(y, images, protocol, chooses)
     yield "source", source.scores.numpy()
     if chooses:
         yield "gaps", source.gaps.numpy()
@@ -172,10 +172,7 @@ def computed_run(
     run: str, y: YNetwork, protocol: Protocol, method: Method, images: Images, source: Source
 ) -> Iterator[tuple[str, np.ndarray]]:
     adapter = Adapter(y, protocol, method)
-    if run in TYPES:
-        images = images._replace(pairs=images.pairs[[TYPES.index(run)]])
-        source = source._replace(choice=None)
-    state, losses = adapter.adapt(images, source, adapter.groups(images, source))
+    *_, (state, losses) = adapter.steps(images, source, adapter.groups(images, source), method.niter)
     yield f"{run}/loss", losses[:, 0].numpy()
     for kind, tensors, ending in (
         ("bn_weight", state.parameters, ".weight"),

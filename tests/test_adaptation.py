@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.adapter import MEAN, STD, Adapter
+from common.adapter import Adapter, consult, together
 from common.distortions import TYPES
 from common.episodes import pass_momenta
 from common.errors import UserError
 from common.losses import group_contrastive_loss, rank_loss
 from common.protocols import METHODS, PAPER, RELEASED
+from common.y import MEAN, STD
 from tests.conftest import make_batch, make_small
 
 LOSSES = ["rotation", "rank", "gc", "rank+gc"]
@@ -81,17 +82,21 @@ def test_nothing_is_left_behind_after_an_error(small, monkeypatch):
     before = {name: value.clone() for name, value in small.state_dict().items()}
     monkeypatch.setattr(small.network.trunk[3], "forward", lambda x: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        Adapter(small, PAPER, METHODS["gc"]).adapt(*_prepared(small, "gc"))
+        list(Adapter(small, PAPER, METHODS["gc"]).steps(*prepared(make_small(), PAPER, METHODS["gc"]), 3))
     monkeypatch.undo()
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
     assert not any(module.training or "forward" in vars(module) for module in small.modules())
 
 
-def _prepared(y, method):
-    adapter = Adapter(make_small(), PAPER, METHODS[method])
-    images = adapter.images([make_batch(8, 1)])
-    source = adapter.source(images)
-    return images, source, adapter.groups(images, source)
+def prepared(y, protocol, method):
+    images = together(y, [make_batch(8, 1)])
+    source = consult(y, images, protocol, choose=True)
+    return images, source, Adapter(y, protocol, method).groups(images, source)
+
+
+def after_three_steps(y, protocol, method):
+    *_, (state, _) = Adapter(y, protocol, method).steps(*prepared(y, protocol, method), 3)
+    return state
 
 
 @pytest.mark.parametrize(
@@ -107,10 +112,7 @@ def _prepared(y, method):
 def test_only_what_was_asked_for_moves(cut, adapt, moving):
     y = make_small(cut)
     method = replace(METHODS["rank+gc"], adapt=adapt)
-    adapter = Adapter(y, PAPER, method)
-    images = adapter.images([make_batch(8, 1)])
-    source = adapter.source(images)
-    state, _ = adapter.adapt(images, source, adapter.groups(images, source))
+    state = after_three_steps(y, PAPER, method)
     tensors = {**state.parameters, **state.buffers}
     own = y.state_dict()
     assert {name.rpartition(".")[0] for name in tensors} == moving
@@ -124,8 +126,8 @@ def test_episodes_at_once_equal_episodes_alone(cut, adapt, method):
     batches = [make_batch(8, 1), make_batch(8, 2), make_batch(5, 3)]
     adapter = Adapter(y, PAPER, replace(METHODS[method], adapt=adapt))
     alone = [adapter([batch])[0] for batch in batches]
-    for together in ([*adapter(batches[:2]), *adapter(batches[2:])], adapter(batches)):
-        for one, other in zip(alone, together):
+    for at_once in ([*adapter(batches[:2]), *adapter(batches[2:])], adapter(batches)):
+        for one, other in zip(alone, at_once):
             torch.testing.assert_close(other.adapted, one.adapted, rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(other.losses, one.losses, rtol=1e-9, atol=1e-9)
 
@@ -164,11 +166,7 @@ def test_a_source_that_is_not_finite_is_the_users_mistake(small):
 
 
 def running_after(y, protocol, method="rank+gc"):
-    adapter = Adapter(y, protocol, METHODS[method])
-    images = adapter.images([make_batch(8, 1)])
-    source = adapter.source(images)
-    state, _ = adapter.adapt(images, source, adapter.groups(images, source))
-    return state.buffers["network.trunk.1.running_mean"][0]
+    return after_three_steps(y, protocol, METHODS[method]).buffers["network.trunk.1.running_mean"][0]
 
 
 def test_which_passes_move_the_running_statistics(small):
@@ -182,9 +180,8 @@ def test_which_passes_move_the_running_statistics(small):
     torch.testing.assert_close(running_after(small, replace(PAPER, running_from="clean")), only_clean)
     torch.testing.assert_close(running_after(small, PAPER, "gc"), only_clean)
     torch.testing.assert_close(running_after(small, PAPER, "bn-stats"), only_clean)
-    adapter = Adapter(small, PAPER, METHODS["rank"])
-    images = adapter.images([make_batch(8, 1)])
-    high, low = adapter._pairs(images, adapter.source(images))[0]
+    images, source, _ = prepared(small, PAPER, METHODS["rank"])
+    high, low = Adapter(small, PAPER, METHODS["rank"])._pairs(images, source)[0]
     expected = start
     for x in (low, high, clean) * 3:
         expected = 0.9 * expected + 0.1 * conv(x).mean((0, 2, 3))
@@ -236,11 +233,11 @@ def test_gradients_accumulate_only_where_the_release_does(small):
 def test_single_types_and_all_of_them(small):
     batch = make_batch(8, 1)
     single = []
-    for index in range(3):
-        method = replace(METHODS["rank"], distortion="noise", niter=1)
+    for index, kind in enumerate(TYPES):
+        method = replace(METHODS["rank"], distortion=kind, niter=1)
         one = batch._replace(pairs=batch.pairs[[index]])
         outcome = Adapter(small, PAPER, method)([one])[0]
-        assert outcome.choice is None
+        assert outcome.choice.tolist() == [index] * 8
         single.append(float(outcome.losses[0]))
     everything = Adapter(small, PAPER, replace(METHODS["rank"], distortion="all", niter=1))([batch])[0]
     assert float(everything.losses[0]) == pytest.approx(sum(single), rel=1e-12)
@@ -280,8 +277,10 @@ def test_blurred_images_may_be_pseudo_labelled_with_the_clean_images_further_sca
     small.network.forward = lambda x, others=None: first_scale(x) + (x if others is None else others).mean((1, 2, 3))
     batch = make_batch(8, 1)
     blur = normalised(batch.pairs[TYPES.index("blur")])
-    own, clean = (Adapter(small, replace(PAPER, blur_first_scale_only=flag), METHODS["rank"]) for flag in (False, True))
-    with_own, with_clean = (adapter.source(adapter.images([batch])) for adapter in (own, clean))
+    with_own, with_clean = (
+        consult(small, together(small, [batch]), replace(PAPER, blur_first_scale_only=flag), choose=True)
+        for flag in (False, True)
+    )
     torch.testing.assert_close(with_clean.gaps[:, 2], (first_scale(blur[1]) - first_scale(blur[0])).abs())
     torch.testing.assert_close(with_clean.gaps[:, :2], with_own.gaps[:, :2])
     assert not torch.allclose(with_clean.gaps[:, 2], with_own.gaps[:, 2])
@@ -291,3 +290,12 @@ def test_blurred_images_may_be_pseudo_labelled_with_the_clean_images_further_sca
 def test_nothing_to_adapt_is_the_users_mistake(small, kinds, message):
     with pytest.raises(UserError, match=message):
         Adapter(small, PAPER, replace(METHODS["gc"], adapt=kinds))
+
+
+def test_a_run_passes_through_the_answers_of_shorter_ones(small):
+    images, source, _ = prepared(small, PAPER, METHODS["rank+gc"])
+    several = Adapter(small, PAPER, METHODS["rank+gc"]).run(images, source, [0, 1, 3])
+    for niter, (outcome,) in zip((0, 1, 3), several):
+        ((alone,),) = Adapter(small, PAPER, replace(METHODS["rank+gc"], niter=niter)).run(images, source)
+        assert torch.equal(outcome.adapted, alone.adapted) and torch.equal(outcome.losses, alone.losses)
+        assert len(outcome.losses) == niter and torch.equal(outcome.adapted, outcome.source) == (niter == 0)

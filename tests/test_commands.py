@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,13 @@ import torch
 from PIL import Image
 
 from common.backbones import BACKBONES
+from common.cell import Setting, run_cells
+from common.protocols import METHODS, PAPER
+from common.views import View
+from data.catalogue import DATASETS
+from data.dataset import read
 from scripts import benchmark, reproduce_cell
+from tests.conftest import make_small
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +63,8 @@ def test_a_cell(photographs, weights, tmp_path, capsys):
     result = json.loads((tmp_path / "new/cell.json").read_text())
     rows = read_scores(tmp_path / "new/scores.csv")
     assert len(rows) == 22 and result["n_images"] == 11
-    assert list(rows["0.png", "0"]) == ["image", "mos", "seed", "source_score", "adapted_score", "distortion"]
+    assert list(rows["0.png", "0"]) == ["image", "mos", "seed", "source_score", "adapted_score", "distortion", "loss_1"]
+    assert all(float(row["loss_1"]) > 0 for row in rows.values())
     assert {row["distortion"] for row in rows.values()} <= {"blur", "compression", "noise"}
     assert result["config"]["method"]["niter"] == 1 and len(result["config"]["weights"]["sha256"]) == 64
     for which in ("source", "adapted"):
@@ -95,6 +103,22 @@ def test_scores_depend_neither_on_workers_nor_on_the_order_of_files(photographs,
 def test_methods_and_protocols_run(photographs, weights, protocol, options, capsys):
     assert reproduce_cell.main(cell(photographs, weights, "--protocol", protocol, *options)) == 0
     assert "images/s" in capsys.readouterr().out
+
+
+def test_cells_that_share_work_equal_cells_alone(photographs):
+    images = read(DATASETS["csv"], photographs).photographs
+    protocol = replace(PAPER, view=View(size=32))
+    methods = [*METHODS.values(), replace(METHODS["rank"], distortion="blur"), replace(METHODS["rank+gc"], niter=1)]
+    settings = [Setting(protocol, method) for method in methods]
+    settings += [Setting(replace(protocol, lr=1e-2), METHODS["gc"])]
+    together = run_cells(make_small(), images, settings, seeds=(0, 3), progress=False)
+    for setting, scores in zip(settings, together):
+        (alone,) = run_cells(make_small(), images, [setting], seeds=(0, 3), progress=False)
+        for name in ("source", "adapted", "choice", "losses"):
+            np.testing.assert_array_equal(getattr(scores, name), getattr(alone, name), err_msg=f"{setting.method} {name}")
+    assert not np.array_equal(together[-1].adapted, together[-4].adapted)
+    with pytest.raises(ValueError, match="share views"):
+        run_cells(make_small(), images, [settings[0], Setting(PAPER, METHODS["gc"])], seeds=(0,))
 
 
 def broken(path, change):

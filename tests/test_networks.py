@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.adapter import Adapter
+from common.adapter import Adapter, consult, together
 from common.backbones import BACKBONES
 from common.protocols import METHODS
 from scripts import verify_reference
@@ -71,9 +71,9 @@ def test_transformer_inside_the_extractor(backbone, adapt):
     y = BACKBONES[backbone].wrap(BACKBONES[backbone].network(), protocol)
     y.draw_head(0)
     adapter = Adapter(y, protocol, replace(METHODS["gc"], adapt=adapt, niter=1))
-    images = adapter.images([make_batch(4, 0, types=(), side=224)])
-    source = adapter.source(images)
-    state, _ = adapter.adapt(images, source, adapter.groups(images, source))
+    images = together(y, [make_batch(4, 0, types=(), side=224)], ())
+    source = consult(y, images, protocol, choose=False)
+    *_, (state, _) = adapter.steps(images, source, adapter.groups(images, source), 1)
     kinds = {"bn": "bn", "ln": "norm", "cls": "cls_token"}
     for kind in adapt:
         moved = [

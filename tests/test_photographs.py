@@ -87,20 +87,20 @@ def by_key(photographs, batches):
 def test_what_an_image_becomes_depends_on_seed_and_key_alone(tmp_path):
     photographs = make_folder(tmp_path / "photos")
     view = View(size=32)
-    reference = by_key(photographs, load(Views(photographs, 7, view, TYPES), 4, workers=0))
+    reference = by_key(photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 4), workers=0))
     assert set(reference) == {p.key for p in photographs}
     shuffled = photographs[::-1]
     for variant in (
-        by_key(photographs, load(Views(photographs, 7, view, TYPES), 4, workers=2)),
-        by_key(photographs, load(Views(photographs, 7, view, TYPES), 3, workers=0)),
-        by_key(shuffled, load(Views(shuffled, 7, view, TYPES), 4, workers=0)),
+        by_key(photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 4), workers=2)),
+        by_key(photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 3), workers=0)),
+        by_key(shuffled, load(Views(shuffled, 7, view, TYPES), batch_order(shuffled, 7, 4), workers=0)),
     ):
         for key, (clean, pairs, turns) in reference.items():
             assert torch.equal(clean, variant[key][0]) and torch.equal(pairs, variant[key][1]) and turns == variant[key][2]
-    other = by_key(photographs, load(Views(photographs, 8, view, TYPES), 4, workers=0))
+    other = by_key(photographs, load(Views(photographs, 8, view, TYPES), batch_order(photographs, 8, 4), workers=0))
     assert any(not torch.equal(reference[key][0], other[key][0]) for key in reference)
     assert [value[2] for value in reference.values()] != [value[2] for value in other.values()]
-    alone = by_key(photographs, load(Views(photographs, 7, view, ("noise",)), 4, workers=0))
+    alone = by_key(photographs, load(Views(photographs, 7, view, ("noise",)), batch_order(photographs, 7, 4), workers=0))
     assert all(torch.equal(reference[key][1][1], alone[key][1][0]) for key in reference)
 
 
@@ -108,7 +108,7 @@ def test_loading_leaves_the_global_generators_alone(tmp_path):
     photographs = make_folder(tmp_path / "photos", 4)
     torch.manual_seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    list(load(Views(photographs, 7, View(size=32), TYPES), 4, workers=0))
+    list(load(Views(photographs, 7, View(size=32), TYPES), batch_order(photographs, 7, 4), workers=0))
     assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
 
 
@@ -139,9 +139,9 @@ def test_a_view_is_one_place_for_every_version():
 
 def test_small_images_are_scaled_up_and_counted(tmp_path):
     photographs = make_folder(tmp_path / "photos", 3, side=20)
-    (batch,) = load(Views(photographs, 0, View(size=32)), 8, workers=0)
+    (batch,) = load(Views(photographs, 0, View(size=32)), batch_order(photographs, 0, 8), workers=0)
     assert batch.clean.shape == (3, 3, 32, 32) and batch.enlarged == 3
-    (whole,) = load(Views(photographs, 0, View(size=32, crop="whole")), 8, workers=0)
+    (whole,) = load(Views(photographs, 0, View(size=32, crop="whole")), batch_order(photographs, 0, 8), workers=0)
     assert whole.enlarged == 3
     placed = Placement.draw(View(32, "center", ()), None, 0, "a")(picture(16, 6000))  # not 32 x 12,000 in between
     assert placed.shape == (32, 32, 3)

@@ -13,4 +13,6 @@ BACKBONE = Backbone(
         "transformer": Cut(lambda net, x: net.encode(x)[0], 3840, ("model", "transformer")),
     },
     protocols={"paper": PAPER, "released": RELEASED},
+    trunk="model",
+    imagenet="resnet50",
 )

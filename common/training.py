@@ -1,0 +1,303 @@
+"""Supervised training of a source network on human scores: what test-time adaptation starts from.
+
+One recipe for every network: standardised scores, Huber and correlation loss, AdamW with warm-up and cosine. `meta` instead
+learns over distortion types (Zhu et al., MetaIQA, CVPR 2020). docs/training.md says where either differs from the papers.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.batches import Batch, Photograph, Views, batch_order, load
+from common.errors import UserError
+from common.images import read_rgb
+from common.metrics import agreement
+from common.seeds import digest, generator
+from common.views import View
+from common.y import YNetwork
+
+KEEP = 1 << 29  # bytes of decoded photographs that a loader process keeps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. Whatever decides the result is here, so that two runs of one recipe on one set agree.
+
+    crops: random views of every photograph in an epoch. view: of training; validation sees the one of the test. warmup: share of
+    all steps. correlation: weight of that loss beside Huber's. tasks, inner_lr: distortion types per step of `meta`, and the
+    learning rate of its two inner steps.
+    """
+
+    seed: int = 0
+    epochs: int = 20
+    crops: int = 1
+    batch_size: int = 32
+    view: View = field(default_factory=View)
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    correlation: float = 1.0
+    amp: bool = False
+    meta: bool = False
+    tasks: int = 4
+    inner_lr: float = 1e-3
+
+
+class Parts(NamedTuple):
+    """Photographs to learn from, to choose the epoch by, and to measure on; no two parts share a group."""
+
+    train: list[Photograph]
+    validation: list[Photograph]
+    test: list[Photograph]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """score = mean + scale x output of the network."""
+
+    mean: float
+    scale: float
+
+    @classmethod
+    def of(cls, mos: np.ndarray, output: tuple[float, float]) -> "Scale":
+        """Such that the mean score has the first output, and one standard deviation above it the second more."""
+        scale = float(mos.std()) / output[1]
+        return cls(float(mos.mean()) - scale * output[0], scale)
+
+
+@dataclass
+class Progress:
+    """What a run has come to, all of it tensors and numbers. epoch: how many are done. best: of the validation SROCC so far."""
+
+    epoch: int
+    best: float
+    history: list[dict[str, float | None]]
+    network: dict[str, Tensor]
+    optimiser: dict
+
+
+def disjoint(photographs: Sequence[Photograph], seed: int, shares: tuple[float, float] = (0.2, 0.2)) -> Parts:
+    """Split by group, at random by the seed. shares: of the groups for validation and test, each at least one group."""
+    groups = sorted({photograph.group for photograph in photographs}, key=lambda group: digest(seed, "split", group))
+    validation, test = (max(1, round(share * len(groups))) for share in shares)
+    if len(groups) < validation + test + 1:
+        raise UserError(f"{len(groups)} groups of images cannot be split into training, validation and test: 3 are needed")
+    part = {group: 1 if i < validation else 2 if i < validation + test else 0 for i, group in enumerate(groups)}
+    return Parts(*([p for p in photographs if part[p.group] == which] for which in range(3)))
+
+
+def quality_loss(scores: Tensor, target: Tensor, correlation: float = 1.0) -> Tensor:
+    """Huber loss plus `correlation` times one minus Pearson's coefficient over the batch. scores, target: (N,), standardised."""
+    a, b = scores - scores.mean(), target - target.mean()
+    pearson = (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-6)
+    return F.huber_loss(scores, target) + correlation * (1 - pearson)
+
+
+def learning_rate(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak: rises linearly over the warm-up, then falls to zero as a cosine."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def predict(y: YNetwork, photographs: Sequence[Photograph], view: View, resize, seed: int, workers: int) -> np.ndarray:
+    """Scores by the network in eval mode on one view of each photograph, (n,)."""
+    y.network.eval()
+    scores = np.empty(len(photographs))
+    views = Views(photographs, seed, view, resize=resize)
+    with torch.no_grad():
+        for batch in load(views, batch_order(photographs, seed, 8), workers):
+            scores[batch.indices] = y.predict(y.normalised(batch.clean)).float().cpu()
+    return scores
+
+
+class TrainingViews(Dataset):
+    """Views of photographs, by (seed of the view, index); what was decoded is kept while there is room."""
+
+    def __init__(self, photographs: Sequence[Photograph], recipe: Recipe, resize: tuple[int, int] | None):
+        self.photographs, self.recipe, self.resize = photographs, recipe, resize
+        self.decoded: dict[Path, np.ndarray] = {}
+        self.room = KEEP
+
+    def __getitem__(self, at: tuple[int, int]) -> tuple | UserError:
+        seed, index = at
+        return Views(self.photographs, seed, self.recipe.view, resize=self.resize, read=self._read)[index]
+
+    def _read(self, path: Path) -> np.ndarray:
+        if path not in self.decoded:
+            image = read_rgb(path)
+            if image.nbytes > self.room:
+                return image
+            self.room -= image.nbytes
+            self.decoded[path] = image
+        return self.decoded[path]
+
+
+class Trainer:
+    """Trains the network of `y` on the photographs of `parts.train`.
+
+    output: what a mean score should come out as, and one standard deviation above it, less that. bar: told of every batch.
+    """
+
+    def __init__(
+        self,
+        y: YNetwork,
+        parts: Parts,
+        recipe: Recipe,
+        *,
+        output: tuple[float, float],
+        test_view: View,
+        resize: tuple[int, int] | None = None,
+        workers: int = 0,
+        bar: Callable[[], object] = lambda: None,
+    ):
+        self.y, self.parts, self.recipe, self.output = y, parts, recipe, output
+        self.test_view, self.resize, self.workers, self.bar = test_view, resize, workers, bar
+        self.device = next(y.parameters()).device
+        mos = np.array([photograph.mos for photograph in parts.train])
+        self.scale = Scale.of(mos, output)
+        self.target = torch.from_numpy((mos - mos.mean()) / mos.std()).float()
+        y.network.requires_grad_(True)
+        decayed, others = [], []
+        for parameter in y.network.parameters():
+            (decayed if parameter.ndim > 1 else others).append(parameter)
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+        self.per_epoch = len(self._batches(0))
+
+    @property
+    def steps(self) -> int:
+        """Batches of the whole run."""
+        return self.recipe.epochs * self.per_epoch
+
+    def epochs(self, start: Progress | None = None) -> Iterator[Progress]:
+        """Train, from `start` if given, and say after each epoch where it stands. The tensors yielded are the live ones."""
+        done, best, history = 0, -math.inf, []
+        if start is not None:
+            done, best, history = start.epoch, start.best, list(start.history)
+            self.y.network.load_state_dict(start.network)
+            self.optimiser.load_state_dict(start.optimiser)
+        rest = range(done, self.recipe.epochs)
+        views = TrainingViews(self.parts.train, self.recipe, self.resize)
+        batches = load(views, [self._keyed(epoch, batch) for epoch in rest for batch in self._batches(epoch)], self.workers)
+        for epoch in rest:
+            loss = self._epoch(epoch, batches)
+            srocc = self.validate()
+            history.append({"epoch": epoch + 1, "loss": loss, "validation_srocc": srocc})
+            best = max(best, -math.inf if srocc is None else srocc)
+            yield Progress(epoch + 1, best, history, self.y.network.state_dict(), self.optimiser.state_dict())
+
+    def validate(self) -> float | None:
+        """SROCC on the groups set apart for it."""
+        photographs = self.parts.validation
+        scores = predict(self.y, photographs, self.test_view, self.resize, self.recipe.seed, self.workers)
+        if not np.isfinite(scores).all():
+            raise UserError("training diverged: the scores are not finite; try a smaller --lr")
+        return agreement(scores, np.array([photograph.mos for photograph in photographs]))["srocc"]
+
+    def _epoch(self, epoch: int, batches: Iterator[Batch]) -> float:
+        """Learn from the next `per_epoch` batches. Returns the mean loss."""
+        recipe = self.recipe
+        self.y.network.train()
+        per_step = 2 * recipe.tasks if recipe.meta else 1
+        total = torch.zeros((), device=self.device)
+        waiting: list[Batch] = []
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self._seed(f"dropout {epoch}"))
+            for i, batch in enumerate(itertools.islice(batches, self.per_epoch)):
+                rate = recipe.lr * learning_rate(epoch * self.per_epoch + i, self.steps, recipe.warmup)
+                waiting.append(batch)
+                if len(waiting) == per_step:
+                    total += self._meta_step(waiting, rate) if recipe.meta else self._step(batch, rate)
+                    waiting.clear()
+                self.bar()
+        return float(total) * per_step / self.per_epoch
+
+    def _seed(self, purpose: str) -> int:
+        return int.from_bytes(digest(self.recipe.seed, purpose)[:7], "big")
+
+    def _keyed(self, epoch: int, batch: Sequence[int]) -> list[tuple[int, int]]:
+        """For TrainingViews: the seed of the view and the index of the photograph, for each index into `crops` passes."""
+        n = len(self.parts.train)
+        return [(self._seed(f"epoch {epoch} crop {index // n}"), index % n) for index in batch]
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        """Indices into `crops` passes over the training set; what does not fill a batch waits for the next."""
+        recipe, n = self.recipe, len(self.parts.train)
+        size = min(recipe.batch_size, n * recipe.crops)
+        if recipe.meta:
+            return self._task_batches(epoch, size)
+        order = generator(recipe.seed, f"order {epoch}").permutation(n * recipe.crops)
+        return [part.tolist() for part in np.split(order, range(size, len(order), size)) if len(part) == size]
+
+    def _task_batches(self, epoch: int, size: int) -> list[list[int]]:
+        """For each step `tasks` distortion types, and of each a support and a query batch."""
+        recipe, n = self.recipe, len(self.parts.train)
+        kinds = sorted({photograph.kind for photograph in self.parts.train} - {"", "original"})
+        members = {kind: np.array([i for i, p in enumerate(self.parts.train) if p.kind == kind]) for kind in kinds}
+        if len(kinds) < 2:
+            raise UserError("meta-learning needs the distortion type of every image, and at least two types: use --recipe plain")
+        rng = generator(recipe.seed, f"tasks {epoch}")
+        batches = []
+        for _ in range(max(1, n * recipe.crops // (size * 2 * recipe.tasks))):
+            for kind in rng.choice(len(kinds), recipe.tasks, replace=recipe.tasks > len(kinds)):
+                own = members[kinds[kind]]
+                drawn = rng.permuted(np.tile(own, -(-2 * size // len(own))))[: 2 * size]
+                passes = rng.integers(recipe.crops, size=2 * size)
+                batches += (passes * n + drawn).reshape(2, size).tolist()
+        return batches
+
+    def _loss(self, batch: Batch) -> Tensor:
+        amp = torch.autocast(self.device.type, torch.bfloat16) if self.recipe.amp else nullcontext()
+        with amp:
+            x = self.y.normalised(batch.clean).contiguous(memory_format=torch.channels_last)
+            scores = self.y.predict(x)
+        centre, spread = self.output
+        return quality_loss(
+            (scores.float() - centre) / spread, self.target[batch.indices].to(self.device), self.recipe.correlation
+        )
+
+    def _step(self, batch: Batch, rate: float) -> Tensor:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        loss = self._loss(batch)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+    def _meta_step(self, batches: Sequence[Batch], rate: float) -> Tensor:
+        """From the same parameters, one Adam step on the support and one on the query batch of every type; then a
+        share `rate` of the way to the mean of where they lead."""
+        parameters = list(self.y.network.parameters())
+        start = [parameter.detach().clone() for parameter in parameters]
+        drift = [torch.zeros_like(parameter) for parameter in parameters]
+        total = torch.zeros((), device=self.device)
+        tasks = len(batches) // 2
+        for support, query in zip(batches[::2], batches[1::2]):
+            inner = torch.optim.Adam(parameters, lr=self.recipe.inner_lr)
+            for batch in (support, query):
+                inner.zero_grad()
+                loss = self._loss(batch)
+                loss.backward()
+                inner.step()
+            total += loss.detach() / tasks
+            with torch.no_grad():
+                for parameter, origin, sum_ in zip(parameters, start, drift):
+                    sum_ += (origin - parameter) / tasks
+                    parameter.copy_(origin)
+        with torch.no_grad():
+            for parameter, away in zip(parameters, drift):
+                parameter.sub_(rate * away)
+        return total
