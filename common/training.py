@@ -86,7 +86,7 @@ class Progress:
     optimiser: dict
 
 
-def disjoint(photographs: Sequence[Photograph], seed: int, shares: tuple[float, float] = (0.2, 0.2)) -> Parts:
+def disjoint(photographs: Sequence[Photograph], seed: int, shares: tuple[float, float] = (0.15, 0.15)) -> Parts:
     """Split by group, at random by the seed. shares: of the groups for validation and test, each at least one group."""
     groups = sorted({photograph.group for photograph in photographs}, key=lambda group: digest(seed, "split", group))
     validation, test = (max(1, round(share * len(groups))) for share in shares)

@@ -2,9 +2,10 @@
 
     python -m scripts.make_demo_data --out data/raw/demo
 
-DIR/source: five photographs, five kinds of degradation at eight levels; MOS = 100 (1 - t), t the position of the severity between
-none and the strongest. Not a full-reference metric: the strongest blur here has an SSIM of 0.51 on `china` and 0.77 on `rocket`,
-so it would grade the photograph more than its degradation.
+DIR/source: eight photographs, each in four renditions (other colours, tones and sizes, so that there is more to learn from than
+eight pictures), of each rendition five kinds of degradation at four levels; MOS = 100 for none, and 85 to 0 from the weakest
+severity to the strongest. Not a full-reference metric: the strongest blur here has an SSIM of 0.51 on `china` and 0.77 on
+`rocket`, so it would grade the photograph more than its degradation.
 DIR/target: three other photographs that lost light, step by step, and were denoised and brightened again: exposure, shot and read
 noise, 8 bits, non-local means, gain, local contrast. No part of that chain but the noise is in the source. MOS = -stops of light
 lost, the known severity.
@@ -35,8 +36,11 @@ SOURCE: dict[str, Callable[[], np.ndarray]] = {
     "astronaut": skimage.data.astronaut,
     "china": partial(load_sample_image, "china.jpg"),
     "coffee": skimage.data.coffee,
+    "hubble": skimage.data.hubble_deep_field,
     "motorcycle": lambda: skimage.data.stereo_motorcycle()[0],
+    "retina": skimage.data.retina,
     "rocket": skimage.data.rocket,
+    "tissue": skimage.data.immunohistochemistry,
 }
 TARGET: dict[str, Callable[[], np.ndarray]] = {
     "cat": skimage.data.chelsea,
@@ -45,7 +49,9 @@ TARGET: dict[str, Callable[[], np.ndarray]] = {
 }
 # From the weakest to the strongest: JPEG quality, noise variance, standard deviation in pixels, factor, grey levels.
 RANGES = {"compression": (80, 4), "noise": (3e-4, 0.06), "blur": (0.6, 6), "reduction": (1.3, 8), "quantisation": (48, 4)}
-LEVELS = 8
+LEVELS = 4
+RENDITIONS = 4
+SIDE = 512  # pixels at most of a source photograph, about its centre
 STOPS = 6.0  # of light that the last step of the target has lost
 STEPS = 16
 ELECTRONS = 2000  # that white stands for at full exposure
@@ -95,17 +101,33 @@ def _bytes(image: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
+def render(image: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """image: (H, W, 3), uint8 -> its centre: as it is for number 0, else with its channels in another order, another tone curve
+    and, if it stays larger than a view, another size."""
+    top, left = (max(0, side - SIDE) // 2 for side in image.shape[:2])
+    image = image[top : top + SIDE, left : left + SIDE]
+    if number == 0:
+        return image
+    gamma, scale, channels = rng.uniform(0.6, 1.6), rng.uniform(0.55, 1), rng.permutation(3)
+    scale = max(scale, 240 / min(image.shape[:2]))
+    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    smaller = np.asarray(Image.fromarray(image[..., channels]).resize(size, Image.Resampling.LANCZOS))
+    return _bytes(unit(smaller) ** gamma)
+
+
 def source_versions() -> Iterator[Version]:
-    """Every photograph as it is, and LEVELS copies of each kind; the severities of two photographs interleave."""
-    for photograph, (reference, read) in enumerate(SOURCE.items()):
-        image = read()
-        yield Version(f"{reference}.png", image, 100.0, reference, "original")
-        for kind, (weak, strong) in RANGES.items():
-            for level in range(LEVELS):
-                name = f"{reference}_{kind}_{level + 1}.png"
-                at = (level + photograph / len(SOURCE)) / (LEVELS - 1 / len(SOURCE))
-                copy = degrade(image, kind, weak * (strong / weak) ** at, generator(0, "demo source", name))
-                yield Version(name, copy, round(100 * (1 - (1 + at * (LEVELS - 1)) / LEVELS), 3), reference, kind)
+    """Every rendition as it is, and LEVELS copies of each kind; the severities of the renditions interleave."""
+    for reference, read in SOURCE.items():
+        photograph = read()
+        for number in range(RENDITIONS):
+            image = render(photograph, number, generator(0, "demo rendition", f"{reference} {number}"))
+            yield Version(f"{reference}{number}.png", image, 100.0, reference, "original")
+            for kind, (weak, strong) in RANGES.items():
+                for level in range(LEVELS):
+                    name = f"{reference}{number}_{kind}_{level + 1}.png"
+                    at = (level * RENDITIONS + number) / (LEVELS * RENDITIONS - 1)  # 0 the weakest, 1 the strongest
+                    copy = degrade(image, kind, weak * (strong / weak) ** at, generator(0, "demo source", name))
+                    yield Version(name, copy, round(85 * (1 - at), 3), reference, kind)
 
 
 def target_versions() -> Iterator[Version]:
