@@ -166,7 +166,7 @@ def _at_a_time(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:
 
 
 def summary(scores: Scores, photographs: Sequence[Photograph]) -> dict:
-    """Metrics per seed, their mean and standard deviation (n - 1) over seeds, the gain in SROCC with its interval, counts."""
+    """Metrics per seed, with mean and standard deviation (n - 1) over seeds; the gain in SROCC with its interval; counts."""
     mos = np.array([photograph.mos for photograph in photographs])
     per_seed = [
         {"seed": seed, "source": agreement(source, mos), "adapted": agreement(adapted, mos)}
@@ -198,7 +198,8 @@ def summary(scores: Scores, photographs: Sequence[Photograph]) -> dict:
     }
 
 
-def _mean_std(values: Sequence[float | None]) -> dict[str, float | None]:
+def _mean_std(values: Sequence[float | None]) -> dict:
     if None in values:
-        return {"mean": None, "std": None}
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+        return {"mean": None, "std": None, "values": list(values)}
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "std": std, "values": list(values)}

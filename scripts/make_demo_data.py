@@ -3,7 +3,7 @@
     python -m scripts.make_demo_data --out data/raw/demo
 
 DIR/source: eight photographs, each in four renditions (other colours, tones and sizes, so that there is more to learn from than
-eight pictures), of each rendition five kinds of degradation at four levels; MOS = 100 for none, and 85 to 0 from the weakest
+eight pictures), of each rendition four kinds of degradation at five levels; MOS = 100 for none, and 85 to 0 from the weakest
 severity to the strongest. Not a full-reference metric: the strongest blur here has an SSIM of 0.51 on `china` and 0.77 on
 `rocket`, so it would grade the photograph more than its degradation.
 DIR/target: three other photographs that lost light, step by step, and were denoised and brightened again: exposure, shot and read
@@ -47,9 +47,9 @@ TARGET: dict[str, Callable[[], np.ndarray]] = {
     "flower": partial(load_sample_image, "flower.jpg"),
     "hopper": lambda: read_rgb(Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg"),
 }
-# From the weakest to the strongest: JPEG quality, noise variance, standard deviation in pixels, factor, grey levels.
-RANGES = {"compression": (80, 4), "noise": (3e-4, 0.06), "blur": (0.6, 6), "reduction": (1.3, 8), "quantisation": (48, 4)}
-LEVELS = 4
+# From the weakest to the strongest: JPEG quality, noise variance, standard deviation in pixels, factor.
+RANGES = {"compression": (60, 4), "noise": (6e-4, 0.08), "blur": (0.8, 6), "reduction": (1.6, 9)}
+LEVELS = 5
 RENDITIONS = 4
 SIDE = 512  # pixels at most of a source photograph, about its centre
 STOPS = 6.0  # of light that the last step of the target has lost
@@ -76,8 +76,6 @@ def degrade(image: np.ndarray, kind: str, severity: float, rng: np.random.Genera
         return _bytes(add_noise(unit(image), severity, rng))
     if kind == "blur":
         return _bytes(cv2.GaussianBlur(unit(image), (0, 0), severity, borderType=cv2.BORDER_REFLECT_101))
-    if kind == "quantisation":
-        return _bytes((unit(image) * (severity - 1)).round() / (severity - 1))
     height, width = image.shape[:2]
     small = Image.fromarray(image).resize((int(width // severity), int(height // severity)), Image.Resampling.BOX)
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
