@@ -53,7 +53,7 @@ LEVELS = 5
 RENDITIONS = 4
 SIDE = 512  # pixels at most of a source photograph, about its centre
 STOPS = 6.0  # of light that the last step of the target has lost
-STEPS = 16
+STEPS = 12
 ELECTRONS = 2000  # that white stands for at full exposure
 READ_NOISE = 3.0  # electrons
 
