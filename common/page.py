@@ -70,5 +70,6 @@ def thumbnail(path: Path, caption: str, side: int = 220) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A gain with its sign, coloured by it."""
-    return f'<span class="{"better" if value > 0 else "worse"}">{value:+.{digits}f}</span>'
+    """A gain with its sign, coloured by it unless it is shown as zero."""
+    text = f"{value:+.{digits}f}"
+    return f'<span class="{"better" if value > 0 else "worse"}">{text}</span>' if float(text) else text

@@ -135,7 +135,7 @@ def target_versions() -> Iterator[Version]:
         for step in range(STEPS):
             name, stops = f"{reference}_{step:02d}.png", STOPS * step / (STEPS - 1)
             copy = lose_light(image, stops, generator(0, "demo target", name))
-            yield Version(name, copy, round(-stops, 3), reference, "low light")
+            yield Version(name, copy, 0.0 - round(stops, 3), reference, "low light")
 
 
 def write(folder: Path, versions: Iterator[Version]) -> None:
