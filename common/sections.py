@@ -38,6 +38,17 @@ def methods(results: Mapping[str, dict]) -> str:
     return table(("method", "SROCC", "PLCC", "gain in SROCC", "95 % interval"), rows) + figure(figures.gains(listed), caption)
 
 
+def verdict(results: Mapping[str, dict]) -> str:
+    """In words, which methods help, which hurt, and of which it cannot be told."""
+    said = {"helps": [], "hurts": [], "cannot be told from nothing": []}
+    for name, result in results.items():
+        interval = result["srocc_gain"]["interval_95"]
+        if interval is not None:
+            low, high = interval
+            said["helps" if low > 0 else "hurts" if high < 0 else "cannot be told from nothing"].append(name)
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
+
+
 def _cell(value: Mapping[str, float | None]) -> str:
     if value["mean"] is None:
         return "undefined"

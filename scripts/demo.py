@@ -83,9 +83,10 @@ def story(
             f"<p>The true quality is the number of stops of light lost, which the network does not see. Mean and standard "
             f"deviation are over {seeds} seeds (crops, flips, batches, projection head); intervals are over images.</p>",
             "<h2>What each method gains</h2>",
+            f"<p>By these intervals, adaptation {escape(sections.verdict(results))}.</p>",
             sections.methods(results),
-            "<p class='note'>Three photographs with a made-up fault are a demonstration, not evidence: docs/experiments.md has "
-            "the study, on human scores too.</p>",
+            "<p class='note'>Three photographs with a made-up fault are a demonstration, not evidence. docs/experiments.md has "
+            "the study that goes with it, on human scores too, and says what helps and hurts and why.</p>",
             "<h2>The photographs, scored before and after rank+gc</h2>",
             sections.strips(best, photographs, LABEL),
             "<h2>Score against true quality</h2>",
@@ -145,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with whole_file(page_file) as file:
         file.write(story(results, found, photographs, seconds, where))
     print(table(results))
+    print(f"by these intervals, adaptation {sections.verdict(results)}")
     print(f"{seconds:.0f} s; {summary_file}; look at {page_file}")
 
 
