@@ -26,7 +26,7 @@ from data.dataset import read
 from weights.loading import load_weights
 from weights.manifest import located
 
-PARTS = ("methods", "steps", "lr", "forms", "statistics", "head", "batch", "released")
+PARTS = ("methods", "steps", "lr", "forms", "statistics", "gradient", "head", "batch", "released")
 BATCH_SIZE = 8
 
 
@@ -57,6 +57,9 @@ def rows(paper: Protocol, released: Protocol) -> Iterator[Row]:
             "statistics", f"running statistics from {running_from}", Setting(replace(paper, running_from=running_from), full)
         )
     yield Row("statistics", "answer from batch statistics", Setting(replace(paper, answer_from="batch"), full))
+    for lr in (1e-2, 1e-1):  # what the gradient does where the statistics stay
+        still = replace(paper, running_from="none", lr=lr)
+        yield Row("gradient", f"lr {lr:g}, running statistics from none", Setting(still, full))
     head = replace(paper, cut=released.cut, projection=released.projection)
     yield Row("head", f"released head: {head.cut}, {head.projection}-d", Setting(head, full))
     for size in (4, 16):
