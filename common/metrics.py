@@ -38,7 +38,7 @@ def logistic_mapping(scores: np.ndarray, mos: np.ndarray) -> np.ndarray | None:
     rising = np.corrcoef(centred, mos)[0, 1] >= 0
     top, bottom = (mos.max(), mos.min()) if rising else (mos.min(), mos.max())
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(all="ignore"):  # a fit that runs away is judged by its outcome
             warnings.simplefilter("ignore", optimize.OptimizeWarning)
             fitted, _ = optimize.curve_fit(curve, centred, mos, (top, bottom, 0.0, 1.0), maxfev=20_000)
     except RuntimeError:

@@ -1,7 +1,7 @@
 """Supervised training of a source network on human scores: what test-time adaptation starts from.
 
 One recipe for every network: standardised scores, Huber and correlation loss, AdamW with warm-up and cosine. `meta` instead
-learns over distortion types (Zhu et al., MetaIQA, CVPR 2020). docs/training.md says where either differs from the papers.
+learns over distortion types (Zhu et al., CVPR 2020). docs/training.md says where either differs from the papers.
 """
 
 import itertools
