@@ -158,9 +158,9 @@ README = """<!-- Written by python -m weights.manifest from weights/manifest.jso
 |---|---|---|---|---|
 {table}
 
-None of these ships with the project; only the demo's own does, [demo/metaiqa.safetensors](demo/metaiqa.md), and
-[docs/training.md](../docs/training.md) says how to train another. The addresses are those that the publishers of the files give, and
-have not been tried; the digits of a sha256 are those in which the names of the files end.
+None of these ships with the project; only the demo's own does, [demo/metaiqa.safetensors](demo/metaiqa.md);
+[docs/training.md](../docs/training.md) says how to train another. The addresses are those that the publishers of the files give,
+and have not been tried; the digits of a sha256 are those in which the names of the files end.
 
 ## Get them
 
