@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -196,6 +196,13 @@ def summary(scores: Scores, photographs: Sequence[Photograph]) -> dict:
         "seconds": scores.seconds,
         "images_per_second": scores.source.size / scores.seconds,
     }
+
+
+def with_std(value: Mapping[str, float | None], digits: int = 3, plus_minus: str = "±") -> str:
+    """Mean and standard deviation of a metric, as people read it."""
+    if value["mean"] is None:
+        return "undefined"
+    return f"{value['mean']:.{digits}f}" + ("" if value["std"] is None else f" {plus_minus} {value['std']:.{digits}f}")
 
 
 def _mean_std(values: Sequence[float | None]) -> dict:

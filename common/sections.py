@@ -7,7 +7,7 @@ import numpy as np
 
 from common import figures
 from common.batches import Photograph
-from common.cell import Scores
+from common.cell import Scores, with_std
 from common.distortions import TYPES
 from common.metrics import places_gained
 from common.page import figure, signed, table, thumbnail
@@ -16,15 +16,15 @@ from common.page import figure, signed, table, thumbnail
 def methods(results: Mapping[str, dict]) -> str:
     """Metrics of every method beside the source's. results: method to `common.cell.summary`."""
     source = next(iter(results.values()))["source"]
-    rows = [["source", _cell(source["srocc"]), _cell(source["plcc"]), "", ""]]
+    rows = [["source", with_std(source["srocc"]), with_std(source["plcc"]), "", ""]]
     for name, result in results.items():
         gain, interval = result["srocc_gain"]["mean"], result["srocc_gain"]["interval_95"]
         between = "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
         rows.append(
             [
                 escape(name),
-                _cell(result["adapted"]["srocc"]),
-                _cell(result["adapted"]["plcc"]),
+                with_std(result["adapted"]["srocc"]),
+                with_std(result["adapted"]["plcc"]),
                 "" if gain is None else signed(gain),
                 between,
             ]
@@ -47,12 +47,6 @@ def verdict(results: Mapping[str, dict]) -> str:
             low, high = interval
             said["helps" if low > 0 else "hurts" if high < 0 else "cannot be told from nothing"].append(name)
     return "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items() if names)
-
-
-def _cell(value: Mapping[str, float | None]) -> str:
-    if value["mean"] is None:
-        return "undefined"
-    return f"{value['mean']:.3f}" + ("" if value["std"] is None else f" ± {value['std']:.3f}")
 
 
 def scatter(scores: Scores, photographs: Sequence[Photograph], label: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from common import sections
 from common.backbones import BACKBONES
 from common.batches import Photograph
-from common.cell import Scores, Setting, run_cells, summary
+from common.cell import Scores, Setting, run_cells, summary, with_std
 from common.cli import Parser, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.errors import command
@@ -38,20 +38,19 @@ def table(results: Mapping[str, dict]) -> str:
     """The methods as people read them on a terminal."""
     lines = [f"{'':{WIDTH}s}{'SROCC':>16s}{'PLCC':>16s}   gain in SROCC, 95% interval"]
     first = next(iter(results.values()))
-    lines.append(f"{'source':{WIDTH}s}" + "".join(f"{_cell(first['source'][metric]):>16s}" for metric in ("srocc", "plcc")))
+    lines.append(
+        f"{'source':{WIDTH}s}"
+        + "".join(f"{with_std(first['source'][metric], plus_minus='+-'):>16s}" for metric in ("srocc", "plcc"))
+    )
     for name, result in results.items():
-        line = f"{name:{WIDTH}s}" + "".join(f"{_cell(result['adapted'][metric]):>16s}" for metric in ("srocc", "plcc"))
+        line = f"{name:{WIDTH}s}" + "".join(
+            f"{with_std(result['adapted'][metric], plus_minus='+-'):>16s}" for metric in ("srocc", "plcc")
+        )
         gain, interval = result["srocc_gain"]["mean"], result["srocc_gain"]["interval_95"]
         if interval is not None:
             line += f"   {gain:+.3f}, {interval[0]:+.3f} to {interval[1]:+.3f}"
         lines.append(line)
     return "\n".join(lines)
-
-
-def _cell(value: Mapping[str, float | None]) -> str:
-    if value["mean"] is None:
-        return "undefined"
-    return f"{value['mean']:.3f}" + ("" if value["std"] is None else f" +- {value['std']:.3f}")
 
 
 def brief(results: Mapping[str, dict]) -> dict:

@@ -12,7 +12,7 @@ import torch
 
 from common.backbones import BACKBONES
 from common.batches import Photograph
-from common.cell import Scores, Setting, run_cells, summary
+from common.cell import Scores, Setting, run_cells, summary, with_std
 from common.cli import Parser, above_zero, natural, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.distortions import TYPES
@@ -94,19 +94,13 @@ def table(result: dict) -> str:
     """The result as people read it."""
     rows = [f"{'':8s}  {'SROCC':>15s}  {'PLCC':>15s}  {'PLCC logistic':>15s}  {'KROCC':>15s}  {'RMSE':>15s}"]
     for which in ("source", "adapted"):
-        cells = (_cell(result[which][name]) for name in ("srocc", "plcc", "plcc_logistic", "krocc", "rmse"))
+        cells = (with_std(result[which][name], 4, "+-") for name in ("srocc", "plcc", "plcc_logistic", "krocc", "rmse"))
         rows.append(f"{which:8s}  " + "  ".join(f"{cell:>15s}" for cell in cells))
     gain = result["srocc_gain"]
     if gain["interval_95"] is not None:
         low, high = gain["interval_95"]
         rows.append(f"gain in SROCC {gain['mean']:+.4f}, 95% interval over images {low:+.4f} to {high:+.4f}")
     return "\n".join(rows)
-
-
-def _cell(value: dict[str, float | None]) -> str:
-    if value["mean"] is None:
-        return "undefined"
-    return f"{value['mean']:.4f}" + (f" +- {value['std']:.4f}" if value["std"] is not None else "")
 
 
 def score_rows(scores: Scores, photographs: Sequence[Photograph]) -> list[tuple]:

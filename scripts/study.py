@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from common.backbones import BACKBONES
-from common.cell import Setting, run_cells, summary
+from common.cell import Setting, run_cells, summary, with_std
 from common.cli import Parser, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.errors import command
@@ -85,17 +85,11 @@ def table(found: Sequence[tuple[Row, dict]]) -> str:
     for row, result in found:
         gain, interval = result["srocc_gain"]["mean"], result["srocc_gain"]["interval_95"]
         lines.append(
-            f"| {row.name} | {_cell(result['source']['srocc'])} | {_cell(result['adapted']['srocc'])} "
-            f"| {_cell(result['adapted']['plcc'])} | {'' if gain is None else f'{gain:+.3f}'} "
+            f"| {row.name} | {with_std(result['source']['srocc'])} | {with_std(result['adapted']['srocc'])} "
+            f"| {with_std(result['adapted']['plcc'])} | {'' if gain is None else f'{gain:+.3f}'} "
             f"| {'' if interval is None else f'{interval[0]:+.3f} to {interval[1]:+.3f}'} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _cell(value: dict) -> str:
-    if value["mean"] is None:
-        return "undefined"
-    return f"{value['mean']:.3f}" + ("" if value["std"] is None else f" ± {value['std']:.3f}")
 
 
 @command

@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from common.backbones import BACKBONES
-from common.cell import Setting, run_cells, summary
+from common.cell import Setting, run_cells, summary, with_std
 from common.cli import Parser, above_zero, natural, positive
 from common.device import choose, default_workers, environment
 from common.errors import UserError, command
@@ -135,10 +135,6 @@ def card(result: dict) -> str:
     """The model card, as Markdown."""
     config, split, held_out = result["config"], result["split"], result["held_out"]
 
-    def score(metric: str) -> str:
-        mean, std = held_out["source"][metric]["mean"], held_out["source"][metric]["std"]
-        return "undefined" if mean is None else f"{mean:.4f} ± {std:.4f}"
-
     rows = [f"| {part} | {split[part]['images']} | {', '.join(split[part]['groups'])} |" for part in split]
     best = max(result["history"], key=lambda row: -2 if row["validation_srocc"] is None else row["validation_srocc"])
     return "\n".join(
@@ -150,7 +146,8 @@ def card(result: dict) -> str:
             "",
             f"    {result['command']}",
             "",
-            f"On held-out groups: SROCC {score('srocc')}, PLCC {score('plcc')} (mean and standard deviation over "
+            f"On held-out groups: SROCC {with_std(held_out['source']['srocc'], 4)}, "
+            f"PLCC {with_std(held_out['source']['plcc'], 4)} (mean and standard deviation over "
             f"{len(HELD_OUT_SEEDS)} seeds of the view, {held_out['n_images']} images, weights as stored).",
             "",
             f"score = {result['scale']['mean']:.6g} + {result['scale']['scale']:.6g} x output of the network.",
