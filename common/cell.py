@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -49,15 +49,17 @@ class Scores:
         shape = (len(seeds), n)
         return cls(seeds, np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, -1), np.full((*shape, niter), np.nan))
 
-    def record(self, row: int, batch: Batch, outcome: Outcome) -> None:
-        self.source[row, batch.indices] = outcome.source
-        self.adapted[row, batch.indices] = outcome.adapted
-        self.choice[row, batch.indices] = outcome.choice
-        self.losses[row, batch.indices, : len(outcome.losses)] = outcome.losses
+    def record(self, row: int, indices: Sequence[int], outcome: Outcome, enlarged: int, seconds: float) -> None:
+        """One episode of the seed at `row`. indices: of its photographs. enlarged: how many of them were scaled up."""
+        self.source[row, indices] = outcome.source
+        self.adapted[row, indices] = outcome.adapted
+        self.choice[row, indices] = outcome.choice
+        self.losses[row, indices, : len(outcome.losses)] = outcome.losses
         self.episodes += 1
         self.group_left_out += outcome.group_left_out
         self.fell_back += outcome.fell_back
-        self.enlarged += batch.enlarged
+        self.enlarged += enlarged
+        self.seconds += seconds
 
     def notes(self) -> list[str]:
         """What a reader of the result should know, one sentence each."""
@@ -69,63 +71,119 @@ class Scores:
         return [note for count, note in found if count]
 
 
+class Done(NamedTuple):
+    """One episode of one setting. number: of the batch within its seed. seconds: wall time, with its share of the loading and of
+    what it asks of the source."""
+
+    setting: int
+    number: int
+    batch: Batch
+    outcome: Outcome
+    seconds: float
+
+
+def episodes_of(
+    wrap: Callable[[Protocol], YNetwork],
+    photographs: Sequence[Photograph],
+    settings: Sequence[Setting],
+    seed: int,
+    *,
+    batch_size: int = 8,
+    at_once: int = 1,
+    workers: int = 0,
+    resize: tuple[int, int] | None = None,
+    finished: Callable[[int, int], bool] = lambda setting, number: False,
+    tell: Callable[[str, int, int], object] = lambda name, images, forwards: None,
+) -> Iterator[Done]:
+    """The episodes of several settings on one network, for one seed.
+
+    What the settings have in common is done once: an image is decoded, distorted and scored by the source once, and of settings
+    that differ in the number of steps alone the longer run passes through the shorter. So they must agree on what views and
+    source scores are made by: ValueError otherwise.
+
+    wrap: the Y that a protocol asks for, all around the same network. at_once: how many episodes run at once; no score depends on
+    it beyond rounding, nor on workers, nor on the other settings. resize: (height, width) that the data set is brought to before
+    the crop. finished: (setting, number of the batch) that need not be run. tell: is told the name of what was done, and for how
+    many images how many forward-equivalents each.
+    """
+    first = settings[0].protocol
+    if any(before_episodes(setting.protocol) != before_episodes(first) for setting in settings):
+        raise ValueError("settings that share views and source scores must agree on what these are made by")
+    runs = _runs(settings)
+    types = tuple(kind for kind in TYPES if any(kind in setting.method.types for setting in settings))
+    chooses = any(setting.method.chooses for setting in settings)
+    adapters = _adapters(wrap, [settings[run[-1]] for run in runs], seed)
+    order = batch_order(photographs, seed, batch_size)
+    numbers = [n for n in range(len(order)) if not all(finished(index, n) for index in range(len(settings)))]
+    views = Views(photographs, seed, first.view, types, first.severities, resize)
+    started = time.perf_counter()
+    loaded = zip(numbers, load(views, [order[n] for n in numbers], workers))
+    for several in _at_a_time(loaded, at_once):
+        now, batches = zip(*several)
+        size = sum(len(batch.clean) for batch in batches)
+        images = together(adapters[0].y, batches, types)
+        source = consult(adapters[0].y, images, first, chooses)
+        tell("source", size, source_forwards(chooses))
+        shared = (time.perf_counter() - started) / len(settings)
+        for run, adapter in zip(runs, adapters):
+            if all(finished(index, n) for index in run for n in now):
+                continue
+            started = time.perf_counter()
+            outcomes = adapter.run(images, source, [settings[index].method.niter for index in run])
+            taken = (time.perf_counter() - started) / len(run)
+            for index, found in zip(run, outcomes):
+                for n, batch, outcome in zip(now, batches, found):
+                    if not finished(index, n):
+                        yield Done(index, n, batch, outcome, (shared + taken) / len(now))
+            tell(adapter.method.name, size, adapter.method.forwards)
+        started = time.perf_counter()
+
+
 def run_cells(
-    y: YNetwork,
+    wrap: Callable[[Protocol], YNetwork],
     photographs: Sequence[Photograph],
     settings: Sequence[Setting],
     *,
     seeds: Sequence[int],
-    batch_size: int = 8,
-    episodes: int = 1,
-    workers: int = 0,
-    resize: tuple[int, int] | None = None,
     progress: bool = True,
+    **options,
 ) -> list[Scores]:
-    """Score every photograph by the source and by the network as each setting adapts it, for every seed.
-
-    What the settings have in common is done once: an image is decoded, distorted and scored by the source once per seed, and of
-    settings that differ in the number of steps alone the longer run passes through the shorter. So they must agree on everything
-    that comes before an episode: ValueError otherwise.
-
-    episodes: how many run at once; no score depends on it beyond rounding, nor on workers, nor on the other settings. resize:
-    (height, width) that the data set is brought to before the crop.
-    """
-    first = settings[0].protocol
-    if any(_before_episodes(setting.protocol) != _before_episodes(first) for setting in settings):
-        raise ValueError("settings that share views and source scores must agree on what these are made by")
+    """The scores of every photograph by the source and as each setting adapts it, for every seed. options: of `episodes_of`."""
     found = [Scores.empty(seeds, len(photographs), setting.method.niter) for setting in settings]
-    runs = _runs(settings)
-    types = tuple(kind for kind in TYPES if any(kind in setting.method.types for setting in settings))
-    chooses = any(setting.method.chooses for setting in settings)
-    work = _Work(len(seeds) * len(photographs), chooses, [settings[run[-1]] for run in runs], progress)
-    with work.bar:
+    with tqdm(
+        total=float(len(seeds) * len(photographs)),
+        unit="image",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images, {elapsed} gone, {remaining} left",
+        smoothing=0.05,
+        disable=None if progress else True,
+    ) as bar:
+        bar.set_description("source")
+        per_image = forwards(settings)
+
+        def tell(name: str, images: int, work: int) -> None:
+            bar.set_description(name, refresh=False)
+            bar.update(images * work / per_image)
+
         for row, seed in enumerate(seeds):
-            y.draw_head(seed)
-            adapters = [Adapter(y, *settings[run[-1]]) for run in runs]
-            views = Views(photographs, seed, first.view, types, first.severities, resize)
-            started = time.perf_counter()
-            for batches in _at_a_time(load(views, batch_order(photographs, seed, batch_size), workers), episodes):
-                size = sum(len(batch.clean) for batch in batches)
-                images = together(y, batches, types)
-                source = consult(y, images, first, chooses)
-                shared = time.perf_counter() - started
-                work.source(size)
-                for run, adapter in zip(runs, adapters):
-                    started = time.perf_counter()
-                    outcomes = adapter.run(images, source, [settings[index].method.niter for index in run])
-                    taken = shared + time.perf_counter() - started
-                    for index, several in zip(run, outcomes):
-                        for batch, outcome in zip(batches, several):
-                            found[index].record(row, batch, outcome)
-                        found[index].seconds += taken
-                    work.episode(adapter.method, size)
-                started = time.perf_counter()
+            for done in episodes_of(wrap, photographs, settings, seed, tell=tell, **options):
+                found[done.setting].record(row, done.batch.indices, done.outcome, done.batch.enlarged, done.seconds)
     return found
 
 
-def _before_episodes(protocol: Protocol) -> tuple:
-    network = protocol.cut, protocol.projection, protocol.rotation_classifier
-    return *network, protocol.view, protocol.severities, protocol.blur_first_scale_only
+def before_episodes(protocol: Protocol) -> tuple:
+    """What views and source scores are made by."""
+    return protocol.view, protocol.severities, protocol.blur_first_scale_only
+
+
+def forwards(settings: Sequence[Setting]) -> int:
+    """Forward-equivalents per image of all of them together."""
+    longest = [settings[run[-1]].method.forwards for run in _runs(settings)]
+    return source_forwards(any(setting.method.chooses for setting in settings)) + sum(longest)
+
+
+def source_forwards(chooses: bool) -> int:
+    """Passes of an image by the source: clean, and two levels of every type if a choice hangs on them."""
+    return 1 + 2 * len(TYPES) * chooses
 
 
 def _runs(settings: Sequence[Setting]) -> list[list[int]]:
@@ -137,31 +195,21 @@ def _runs(settings: Sequence[Setting]) -> list[list[int]]:
     return [sorted(run, key=lambda index: settings[index].method.niter) for run in alike.values()]
 
 
-class _Work:
-    """A bar over images that advances by the share of an image's work that is done, so that its remaining time can be trusted."""
-
-    def __init__(self, images: int, chooses: bool, longest: Sequence[Setting], progress: bool):
-        self.pseudo_labels = 1 + 2 * len(TYPES) * chooses
-        self.per_image = self.pseudo_labels + sum(setting.method.forwards for setting in longest)
-        self.bar = tqdm(
-            total=float(images),
-            unit="image",
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} images, {elapsed} gone, {remaining} left",
-            smoothing=0.05,
-            disable=None if progress else True,
-        )
-        self.bar.set_description("source")
-
-    def source(self, size: int) -> None:
-        self.bar.update(size * self.pseudo_labels / self.per_image)
-
-    def episode(self, method: Method, size: int) -> None:
-        self.bar.set_description(method.name, refresh=False)
-        self.bar.update(size * method.forwards / self.per_image)
+def _adapters(wrap: Callable[[Protocol], YNetwork], settings: Sequence[Setting], seed: int) -> list[Adapter]:
+    """One for each setting; those whose heads are alike share a Y."""
+    wrapped: dict[tuple, YNetwork] = {}
+    adapters = []
+    for protocol, method in settings:
+        head = protocol.cut, protocol.projection, protocol.rotation_classifier
+        if head not in wrapped:
+            wrapped[head] = wrap(protocol)
+            wrapped[head].draw_head(seed)
+        adapters.append(Adapter(wrapped[head], protocol, method))
+    return adapters
 
 
-def _at_a_time(batches: Iterator[Batch], count: int) -> Iterator[list[Batch]]:
-    while several := list(itertools.islice(batches, count)):
+def _at_a_time(items: Iterator, count: int) -> Iterator[list]:
+    while several := list(itertools.islice(items, count)):
         yield several
 
 
@@ -210,3 +258,22 @@ def _mean_std(values: Sequence[float | None]) -> dict:
         return {"mean": None, "std": None, "values": list(values)}
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": std, "values": list(values)}
+
+
+def score_table(scores: Scores, photographs: Sequence[Photograph]) -> tuple[list[str], list[list]]:
+    """Header and rows of the CSV file of a cell: one row per image and seed."""
+    steps = [f"loss_{step + 1}" for step in range(scores.losses.shape[-1])]
+    rows = [
+        [
+            photograph.key,
+            photograph.mos,
+            seed,
+            float(scores.source[s, i]),
+            float(scores.adapted[s, i]),
+            TYPES[scores.choice[s, i]] if scores.choice[s, i] >= 0 else "",
+            *scores.losses[s, i].tolist(),
+        ]
+        for s, seed in enumerate(scores.seeds)
+        for i, photograph in enumerate(photographs)
+    ]
+    return ["image", "mos", "seed", "source_score", "adapted_score", "distortion", *steps], rows

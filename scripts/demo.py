@@ -8,6 +8,7 @@ which it never saw: as it is, and adapted by each method. Writes DIR/summary.jso
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -124,14 +125,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     protocol = BACKBONES["metaiqa"].protocols["paper"]
     network = BACKBONES["metaiqa"].network()
     load_weights(network, WEIGHTS)
-    y = BACKBONES["metaiqa"].wrap(network, protocol).to(device, memory_format=torch.channels_last)
+    network.to(device, memory_format=torch.channels_last)
     print(f"{len(photographs)} images, {args.seeds} seeds, {len(SHOWN)} methods on {device}", flush=True)
     scores = run_cells(
-        y,
+        partial(BACKBONES["metaiqa"].wrap, network),
         photographs,
         [Setting(protocol, METHODS[name]) for name in SHOWN],
         seeds=range(args.seeds),
-        episodes=default_episodes(device),
+        at_once=default_episodes(device),
         workers=default_workers(device),
     )
     found = dict(zip(SHOWN, scores))

@@ -6,13 +6,13 @@ python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photo
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from common.backbones import BACKBONES
-from common.batches import Photograph
-from common.cell import Scores, Setting, run_cells, summary, with_std
+from common.cell import Setting, run_cells, score_table, summary, with_std
 from common.cli import Parser, above_zero, natural, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.distortions import TYPES
@@ -103,27 +103,6 @@ def table(result: dict) -> str:
     return "\n".join(rows)
 
 
-def score_rows(scores: Scores, photographs: Sequence[Photograph]) -> list[tuple]:
-    """image, mos, seed, source_score, adapted_score, distortion, loss at each step: one row per image and seed."""
-    return [
-        (
-            photograph.key,
-            photograph.mos,
-            seed,
-            float(scores.source[s, i]),
-            float(scores.adapted[s, i]),
-            _type(scores.choice[s, i]),
-            *scores.losses[s, i].tolist(),
-        )
-        for s, seed in enumerate(scores.seeds)
-        for i, photograph in enumerate(photographs)
-    ]
-
-
-def _type(choice: int) -> str:
-    return TYPES[choice] if choice >= 0 else ""
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
@@ -142,16 +121,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     network = BACKBONES[args.backbone].network()
     load_weights(network, weights)
     weights_sha256 = file_sha256(weights)
-    y = BACKBONES[args.backbone].wrap(network, protocol).to(device, memory_format=torch.channels_last)
+    network.to(device, memory_format=torch.channels_last)
     print(f"{args.backbone}, {args.method}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds", flush=True)
     print(f"{reading.dataset.title}, subset {reading.subset}, {reading.labels.column} ({reading.dataset.direction})", flush=True)
     (scores,) = run_cells(
-        y,
+        partial(BACKBONES[args.backbone].wrap, network),
         photographs,
         [Setting(protocol, method)],
         seeds=range(args.seeds),
         batch_size=args.batch_size,
-        episodes=episodes,
+        at_once=episodes,
         workers=workers,
         resize=reading.dataset.resize,
     )
@@ -174,9 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         write_json(args.json, result)
     if args.scores:
-        steps = [f"loss_{step + 1}" for step in range(method.niter)]
-        header = ("image", "mos", "seed", "source_score", "adapted_score", "distortion", *steps)
-        write_csv(args.scores, header, score_rows(scores, photographs))
+        write_csv(args.scores, *score_table(scores, photographs))
     print(table(result))
     for note in (*reading.notes(), *scores.notes()):
         print(f"note: {note}")

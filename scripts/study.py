@@ -10,12 +10,13 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from common.backbones import BACKBONES
-from common.cell import Setting, run_cells, summary, with_std
+from common.cell import Setting, before_episodes, run_cells, summary, with_std
 from common.cli import Parser, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.errors import command
@@ -73,9 +74,7 @@ def shared(wanted: Sequence[Row]) -> list[list[Row]]:
     """Rows whose views and source scores are the same, and can be run together."""
     alike: dict[object, list[Row]] = {}
     for row in wanted:
-        protocol = row.setting.protocol
-        key = row.batch_size, protocol.cut, protocol.projection, protocol.view, protocol.severities
-        alike.setdefault(key, []).append(row)
+        alike.setdefault((row.batch_size, before_episodes(row.setting.protocol)), []).append(row)
     return list(alike.values())
 
 
@@ -123,12 +122,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for together in shared(wanted):
         print(", ".join(row.name for row in together), flush=True)
         scores = run_cells(
-            backbone.wrap(network, together[0].setting.protocol),
+            partial(backbone.wrap, network),
             reading.photographs,
             [row.setting for row in together],
             seeds=range(args.seeds),
             batch_size=together[0].batch_size,
-            episodes=default_episodes(device),
+            at_once=default_episodes(device),
             workers=default_workers(device),
             resize=reading.dataset.resize,
         )
