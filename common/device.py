@@ -1,5 +1,6 @@
 """Where to compute, and what was used to."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -40,6 +41,7 @@ def default_workers(device: torch.device) -> int:
     return min(8, cores) if device.type == "cuda" else min(2, cores - 1)
 
 
+@functools.cache
 def environment(device: torch.device) -> dict[str, str | int]:
     """Versions, this code's own commit where it is a checkout, and hardware, for the result."""
     found = {"python": platform.python_version(), "platform": platform.platform()}

@@ -56,40 +56,43 @@ def gain_interval(
     if any(np.ptp(row) == 0 for row in (*source, *adapted, mos)):
         return None
     rng = generator(0, "bootstrap")
-    ranked_mos = _Ranks(mos)
+    n = len(mos)
+    target = _Ranks(mos)
     ranked = [(_Ranks(before), _Ranks(after)) for before, after in zip(source, adapted)]
     gains = []
-    for _ in range(resamples):
-        times = np.bincount(rng.integers(len(mos), size=len(mos)), minlength=len(mos)).astype(float)
-        target = ranked_mos.weighted(times)
-        gains.append(
-            np.mean(
-                [
-                    _correlation(a.weighted(times), target, times) - _correlation(b.weighted(times), target, times)
-                    for b, a in ranked
-                ]
-            )
-        )
+    block = max(1, 100_000 // n)  # resamples at once: enough to keep numpy busy, and within a cache
+    for start in range(0, resamples, block):
+        draws = rng.integers(n, size=(min(block, resamples - start), n))
+        times = np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(float)
+        right = target.centred(times)
+        by_seed = [
+            _correlation(after.centred(times), right, times) - _correlation(before.centred(times), right, times)
+            for before, after in ranked
+        ]
+        gains.extend(np.mean(by_seed, axis=0))
     outside = 100 * (1 - level) / 2
     low, high = np.nanpercentile(gains, (outside, 100 - outside))
     return float(low), float(high)
 
 
 class _Ranks:
-    """Mid-ranks of a resample without sorting it: an image drawn k times is k ties of one value."""
+    """Mid-ranks of resamples without sorting them: an image drawn k times is k ties of one value."""
 
     def __init__(self, values: np.ndarray):
-        _, self.position = np.unique(values, return_inverse=True)
+        self.order = np.argsort(values, kind="stable")
+        _, self.starts, self.position = np.unique(values[self.order], return_index=True, return_inverse=True)
+        self.position = self.position[np.argsort(self.order)]
 
-    def weighted(self, times: np.ndarray) -> np.ndarray:
-        ties = np.bincount(self.position, times)
-        return (np.cumsum(ties) - (ties - 1) / 2)[self.position]
+    def centred(self, times: np.ndarray) -> np.ndarray:
+        """times: (B, n), how often each resample has each image -> (B, n), ranks less their mean."""
+        ties = np.add.reduceat(times.take(self.order, axis=1), self.starts, axis=1)
+        return (np.cumsum(ties, axis=1) - ties / 2).take(self.position, axis=1) - times.shape[1] / 2
 
 
-def _correlation(a: np.ndarray, b: np.ndarray, times: np.ndarray) -> float:
-    a, b = a - np.average(a, weights=times), b - np.average(b, weights=times)
-    scale = np.sqrt((times * a * a).sum() * (times * b * b).sum())
-    return (times * a * b).sum() / scale if scale > 0 else np.nan
+def _correlation(a: np.ndarray, b: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Of each row, weighted; NaN where one of the two is constant."""
+    with np.errstate(invalid="ignore"):
+        return (times * a * b).sum(1) / np.sqrt((times * a * a).sum(1) * (times * b * b).sum(1))
 
 
 def places_gained(source: np.ndarray, adapted: np.ndarray, mos: np.ndarray) -> np.ndarray:
