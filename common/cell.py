@@ -23,6 +23,11 @@ class Setting(NamedTuple):
     protocol: Protocol
     method: Method
 
+    @property
+    def stateful(self) -> bool:
+        """Whether an episode depends on those before it."""
+        return self.protocol.leak_state
+
 
 @dataclass
 class Scores:
@@ -261,11 +266,13 @@ def _mean_std(values: Sequence[float | None]) -> dict:
 
 
 def score_table(scores: Scores, photographs: Sequence[Photograph]) -> tuple[list[str], list[list]]:
-    """Header and rows of the CSV file of a cell: one row per image and seed."""
+    """Header and rows of the CSV file of a cell: one row per image and seed. type: of the image's own distortion, where the data
+    set tells; distortion: the one that the rank loss looked at."""
     steps = [f"loss_{step + 1}" for step in range(scores.losses.shape[-1])]
     rows = [
         [
             photograph.key,
+            photograph.kind,
             photograph.mos,
             seed,
             float(scores.source[s, i]),
@@ -276,4 +283,4 @@ def score_table(scores: Scores, photographs: Sequence[Photograph]) -> tuple[list
         for s, seed in enumerate(scores.seeds)
         for i, photograph in enumerate(photographs)
     ]
-    return ["image", "mos", "seed", "source_score", "adapted_score", "distortion", *steps], rows
+    return ["image", "type", "mos", "seed", "source_score", "adapted_score", "distortion", *steps], rows

@@ -14,9 +14,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
     when it stopped is not there."""
 
     @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> int:
+    def run(argv: Sequence[str] | None = None, *more: object) -> int:
         try:
-            return main(argv) or 0
+            return main(argv, *more) or 0
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

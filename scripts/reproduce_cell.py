@@ -1,6 +1,9 @@
 """One cell of a table: SROCC and PLCC of a network on a data set, by the source and after test-time adaptation.
 
-python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth --method rank+gc
+    python -m scripts.reproduce_cell --table 1 --backbone tres --dataset pipal --method rank+gc
+    python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth --method rank+gc
+
+The first stands it beside what the paper published; the second is any network on any data set.
 """
 
 import argparse
@@ -17,13 +20,17 @@ from common.cli import Parser, above_zero, natural, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.distortions import TYPES
 from common.errors import UserError, command
+from common.grid import Entry, published
 from common.output import check_targets, write_csv, write_json
 from common.protocols import METHODS, Method, Protocol
 from common.y import ADAPTABLE
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read
+from scripts.all_expt import PLACES, grid
 from weights.loading import load_weights
 from weights.manifest import located
+
+TABLES = tuple(place for place in PLACES if place.isdigit())
 
 
 def parser() -> Parser:
@@ -31,13 +38,16 @@ def parser() -> Parser:
         prog="python -m scripts.reproduce_cell",
         description=__doc__.split("\n\n")[0],
     )
+    found.add_argument("--table", choices=TABLES, metavar="N", help="of the paper, 1 to 8: also print what was published")
     found.add_argument("--backbone", required=True, choices=BACKBONES)
     found.add_argument("--dataset", default="csv", choices=DATASETS, help="default: csv")
     found.add_argument("--data-root", type=Path, help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw")
     found.add_argument("--subset", help="part of the data set; data/README.md lists them and the default")
     found.add_argument("--score-column", help="where a data set has several; default: the one of the authors' code")
     found.add_argument("--allow-missing", action="store_true", help="go without images that are not there, and record how many")
-    found.add_argument("--weights", required=True, metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md")
+    found.add_argument(
+        "--weights", metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md; default: that of the table"
+    )
     found.add_argument("--method", default="rank+gc", choices=METHODS, help="default: rank+gc")
     found.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
     found.add_argument("--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5")
@@ -103,14 +113,55 @@ def table(result: dict) -> str:
     return "\n".join(rows)
 
 
+def place_in(args: argparse.Namespace, protocol: Protocol, method: Method) -> Entry:
+    """The place of the paper's table that was asked for. Raises UserError if the table has none such, or more than one."""
+    row = [
+        entry
+        for entry in grid([args.backbone], args.protocol, args.seeds)
+        if (entry.place, entry.target.dataset) == (args.table, args.dataset)
+    ]
+    if not row:
+        raise UserError(
+            f"Table {args.table} has no cell of {args.backbone} on {args.dataset}: choose another --dataset or --table"
+        )
+    found = [entry for entry in row if (entry.cell.protocol, replace(entry.cell.method, name=method.name)) == (protocol, method)]
+    if not found:
+        settings = ", ".join(dict.fromkeys(entry.setting for entry in row))
+        raise UserError(f"Table {args.table} has {settings} and not this method: choose --method and the ablations accordingly")
+    if len(found) > 1:
+        found = [entry for entry in found if entry.weights == args.weights]
+    if not found:
+        raise UserError(f"Table {args.table} has two sources: give --weights {' or '.join(sorted({e.weights for e in row}))}")
+    return found[0]
+
+
+def beside(entry: Entry, result: dict) -> str:
+    """Published and measured, as people read them."""
+    rows = [
+        f"Table {entry.place}, {entry.weights} on {entry.target}, {entry.setting}",
+        f"{'':8s}  {'published':>10s}  {'measured':>15s}  {'difference':>10s}",
+    ]
+    for number in published():
+        if number.key == entry.key:
+            measured = result["adapted"][number.metric]
+            difference = "" if measured["mean"] is None else f"{measured['mean'] - number.value:+.4f}"
+            rows.append(
+                f"{number.metric.upper():8s}  {number.value:10.4f}  {with_std(measured, 4, '+-'):>15s}  {difference:>10s}"
+            )
+    return "\n".join(rows)
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    protocol, method = settings(args)
+    place = None if args.table is None else place_in(args, protocol, method)
+    if args.weights is None and place is None:
+        raise UserError("no --weights: give a checkpoint, or the --table whose own it shall be")
     root = data_root(args.data_root)
     folder = folder_of(DATASETS[args.dataset], root)
-    weights = located(args.weights)
+    weights = located(args.weights or place.weights)
     check_targets([args.json, args.scores], [weights], [root, folder])
-    protocol, method = settings(args)
     device = choose(args.device)
     episodes = args.episodes or (1 if protocol.leak_state else default_episodes(device))
     if protocol.leak_state and episodes > 1:
@@ -155,6 +206,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.scores:
         write_csv(args.scores, *score_table(scores, photographs))
     print(table(result))
+    if place is not None:
+        print(beside(place, result))
     for note in (*reading.notes(), *scores.notes()):
         print(f"note: {note}")
     print(f"{scores.seconds:.1f} s, {result['images_per_second']:.2f} images/s")

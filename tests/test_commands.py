@@ -63,7 +63,7 @@ def test_a_cell(photographs, weights, tmp_path, capsys):
     result = json.loads((tmp_path / "new/cell.json").read_text())
     rows = read_scores(tmp_path / "new/scores.csv")
     assert len(rows) == 22 and result["n_images"] == 11
-    assert list(rows["0.png", "0"]) == ["image", "mos", "seed", "source_score", "adapted_score", "distortion", "loss_1"]
+    assert list(rows["0.png", "0"]) == ["image", "type", "mos", "seed", "source_score", "adapted_score", "distortion", "loss_1"]
     assert all(float(row["loss_1"]) > 0 for row in rows.values())
     assert {row["distortion"] for row in rows.values()} <= {"blur", "compression", "noise"}
     assert result["config"]["method"]["niter"] == 1 and len(result["config"]["weights"]["sha256"]) == 64

@@ -151,13 +151,13 @@ LIVE = {
 }
 
 
-def live_iqa(root, blur="gblur", length=982):
-    """The arrays at full length; all that is not in LIVE is a copy of a reference."""
+def live_iqa(root, blur="gblur", length=982, rows=LIVE):
+    """The arrays at full length; all that is not in `rows` is a copy of a reference."""
     places = [f"{folder}/img{k}.bmp" for folder, count in LIVE_BLOCKS.items() for k in range(1, count + 1)]
-    images(root, *(name.replace("gblur", blur) for name in LIVE), "refimgs/bikes.bmp", "refimgs/plane.bmp", "jpeg/img2.bmp")
-    dmos = np.array([[LIVE.get(place, (0, ""))[0] for place in places]])
-    orgs = np.array([[place not in LIVE for place in places]], dtype=np.uint8)
-    references = [LIVE.get(place, (0, "plane"))[1] + ".bmp" for place in places]
+    images(root, *(name.replace("gblur", blur) for name in rows), "refimgs/bikes.bmp", "refimgs/plane.bmp", "jpeg/img2.bmp")
+    dmos = np.array([[rows.get(place, (0, ""))[0] for place in places]])
+    orgs = np.array([[place not in rows for place in places]], dtype=np.uint8)
+    references = [rows.get(place, (0, "plane"))[1] + ".bmp" for place in places]
     content = {"dmos_new": dmos[:, :length], "dmos_std": dmos[:, :length], "orgs": orgs[:, :length]}
     scipy.io.savemat(root / "dmos_realigned.mat", content)
     scipy.io.savemat(root / "dmos.mat", {"dmos": np.abs(dmos) / 2, "orgs": orgs})

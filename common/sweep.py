@@ -1,0 +1,309 @@
+"""Many cells into one folder: what is done stays done, what they share is done once, and a kill loses one batch.
+
+RESULTS/<id>/result.json, scores.csv and run.json hold a finished cell and appear together. Until then its episodes lie in
+RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they end. RESULTS/failed/<id>.json says why a cell failed.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+from typing import Protocol as Interface
+
+import torch
+
+from common.adapter import Outcome
+from common.batches import Photograph, batch_order
+from common.cell import Done, Scores, Setting, before_episodes, episodes_of, forwards, score_table, summary
+from common.device import default_episodes, environment
+from common.errors import UserError
+from common.grid import Cell, Target
+from common.output import write_csv, write_json
+from common.y import YNetwork
+
+
+class Images(NamedTuple):
+    """What a target is on this machine. record: what a result says of it."""
+
+    photographs: Sequence[Photograph]
+    resize: tuple[int, int] | None
+    record: dict
+
+    @property
+    def digest(self) -> str:
+        """Of the images' names, in their order."""
+        return hashlib.sha256("\n".join(photograph.key for photograph in self.photographs).encode()).hexdigest()
+
+
+class Network(NamedTuple):
+    """A source on its device. wrap: the Y that a protocol asks for. record: what a result says of the weights."""
+
+    wrap: Callable[..., YNetwork]
+    record: dict
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells that share a network, images and views, for one seed: the unit that a worker takes."""
+
+    cells: tuple[Cell, ...]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        first = self.cells[0]
+        return f"{first.weights} on {first.target}, seed {self.seed}"
+
+    @property
+    def forwards(self) -> int:
+        """Forward-equivalents per image."""
+        return forwards([Setting(cell.protocol, cell.method) for cell in self.cells])
+
+
+def jobs(cells: Iterable[Cell]) -> list[Job]:
+    """Distinct cells, grouped by what they share; jobs of one network follow each other."""
+    shared: dict[tuple, dict[str, Cell]] = {}
+    for cell in cells:
+        key = cell.backbone, cell.weights, cell.target, cell.limit, cell.batch_size, before_episodes(cell.protocol), cell.seeds
+        shared.setdefault(key, {})[cell.id] = cell
+    return [Job(tuple(group.values()), seed) for key, group in shared.items() for seed in key[-1]]
+
+
+class Store:
+    """The folder of a sweep."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def result(self, cell: Cell) -> Path:
+        return self.root / cell.id / "result.json"
+
+    def failure(self, cell: Cell) -> Path:
+        return self.root / "failed" / f"{cell.id}.json"
+
+    def work(self, cell: Cell) -> Path:
+        return self.root / ".work" / cell.id
+
+    def done(self, cell: Cell) -> bool:
+        return self.result(cell).exists()
+
+    def failed(self, cell: Cell) -> bool:
+        return self.failure(cell).exists()
+
+    def fail(self, cell: Cell, reason: str) -> None:
+        write_json(self.failure(cell), {"reason": reason, "cell": asdict(cell)})
+
+    def reason(self, cell: Cell) -> str:
+        """Why a cell failed."""
+        return json.loads(self.failure(cell).read_text(encoding="utf-8"))["reason"]
+
+    def forgive(self, cell: Cell) -> None:
+        """A failed cell may be tried again."""
+        with suppress(FileNotFoundError):
+            self.failure(cell).unlink()
+
+    def journal(self, cell: Cell, seed: int, inputs: dict) -> "Journal":
+        return Journal(self.work(cell) / f"{seed}.jsonl", inputs, Setting(cell.protocol, cell.method).stateful)
+
+    def finish(self, cell: Cell, images: Images, network: Network, device: torch.device, inputs: dict) -> bool:
+        """Write the result of a cell, all of its files at once, if the journals of all its seeds are complete."""
+        with locked(self.work(cell) / "finish", wait=True):
+            if self.done(cell):
+                return False
+            scores = Scores.empty(cell.seeds, len(images.photographs), cell.method.niter)
+            for row, seed in enumerate(cell.seeds):
+                order = batch_order(images.photographs, seed, cell.batch_size)
+                journal = self.journal(cell, seed, inputs)
+                journal.read()
+                if len(journal.lines) < len(order):
+                    return False
+                for number, line in sorted(journal.lines.items()):
+                    scores.record(row, order[number], _outcome(line), line["enlarged"], line["seconds"])
+            found = summary(scores, images.photographs)
+            run = {name: found.pop(name) for name in ("seconds", "images_per_second")}
+            config = {"id": cell.id, **asdict(cell), "data": images.record, "weights_file": network.record}
+            folder = self.work(cell) / "result"
+            shutil.rmtree(folder, ignore_errors=True)
+            write_json(folder / "result.json", {"config": config, "environment": environment(device), **found})
+            write_json(folder / "run.json", {**run, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+            write_csv(folder / "scores.csv", *score_table(scores, images.photographs))
+            os.rename(folder, self.root / cell.id)
+        self.forgive(cell)
+        shutil.rmtree(self.work(cell), ignore_errors=True)
+        return True
+
+
+@contextmanager
+def locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether nobody else has `path` locked, until the end of the block. The system unlocks it when a process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+class Journal:
+    """The finished episodes of one cell and seed, by number of the batch. A line that a kill cut short does not count.
+
+    inputs: what the episodes depend on beside the cell; a journal of other inputs is started over. stateful: an episode depends
+    on those before it, so that an unfinished journal is of no use.
+    """
+
+    def __init__(self, path: Path, inputs: dict, stateful: bool):
+        self.path, self.inputs, self.stateful = path, inputs, stateful
+        self.lines: dict[int, dict] = {}
+        self.whole = 0  # bytes that are valid
+
+    def read(self) -> None:
+        content = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        self.lines, self.whole = {}, 0
+        if content and content[0] == _line(self.inputs):
+            whole = [line for line in content if line.endswith(b"\n")]
+            self.lines = {(line := json.loads(text))["batch"]: line for text in whole[1:]}
+            self.whole = sum(map(len, whole))
+
+    @contextmanager
+    def opened(self, batches: int) -> Iterator["Journal"]:
+        """For writing, behind the last whole line."""
+        self.read()
+        if self.stateful and len(self.lines) < batches:
+            self.lines, self.whole = {}, 0
+        with self.path.open("ab") as self.file:
+            self.file.truncate(self.whole)
+            if not self.whole:
+                self.file.write(_line(self.inputs))
+                self.file.flush()
+            yield self
+
+    def append(self, done: Done) -> None:
+        """Once it returns, the end of this process does not lose the episode."""
+        outcome = done.outcome
+        line = {
+            "batch": done.number,
+            **{name: getattr(outcome, name).tolist() for name in _ARRAYS},
+            "group_left_out": outcome.group_left_out,
+            "fell_back": outcome.fell_back,
+            "enlarged": done.batch.enlarged,
+            "seconds": done.seconds,
+        }
+        self.file.write(_line(line))
+        self.file.flush()
+        self.lines[done.number] = line
+
+
+_ARRAYS = ("source", "adapted", "choice", "losses")
+
+
+def _line(value: dict) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _outcome(line: dict) -> Outcome:
+    arrays = (torch.tensor(line[name], dtype=torch.float64) for name in _ARRAYS)
+    return Outcome(*arrays, line["group_left_out"], line["fell_back"])
+
+
+class Report(Interface):
+    """What a worker says while it works."""
+
+    def job(self, name: str, backbone: str, work: float) -> None: ...
+
+    def progress(self, what: str, work: float) -> None: ...
+
+    def finished(self, cell: Cell) -> None: ...
+
+    def failed(self, cell: Cell, reason: str, details: str) -> None: ...
+
+
+@dataclass
+class Worker:
+    """Runs jobs on one device. targets: images of every (target, limit). load: (backbone, weights, device) -> Network; the last
+    one is kept for the next job."""
+
+    store: Store
+    targets: Mapping[tuple[Target, int | None], Images]
+    load: Callable[[str, str, torch.device], Network]
+    device: torch.device
+    workers: int
+    report: Report
+    network: tuple[tuple[str, str], Network] | None = None
+
+    def run(self, todo: Iterable[Job]) -> None:
+        """Run what is left of the jobs. What another process is at comes last, and is waited for."""
+        elsewhere = []
+        for job in todo:
+            with ExitStack() as stack:
+                mine = []
+                for cell in self._left(job.cells):
+                    free = stack.enter_context(locked(self.store.work(cell) / f"{job.seed}.lock", wait=False))
+                    (mine if free else elsewhere).append(Job((cell,), job.seed))
+                self._run([one.cells[0] for one in mine], job.seed)
+        for job in elsewhere:
+            with locked(self.store.work(job.cells[0]) / f"{job.seed}.lock", wait=True):
+                self._run(list(job.cells), job.seed)
+
+    def _left(self, cells: Iterable[Cell]) -> list[Cell]:
+        return [cell for cell in cells if not self.store.done(cell) and not self.store.failed(cell)]
+
+    def _run(self, cells: Sequence[Cell], seed: int) -> None:
+        cells = self._left(cells)
+        if not cells:
+            return
+        try:
+            self._episodes(cells, seed)
+        except Exception as error:  # of whatever kind: the other cells of the sweep have nothing to do with it
+            if len(cells) > 1:  # alone, to learn whose fault it is; the journals keep what was done
+                for cell in cells:
+                    self._run([cell], seed)
+                return
+            known = isinstance(error, UserError)
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            self.store.fail(cells[0], reason)
+            self.report.failed(cells[0], reason, "" if known else "".join(traceback.format_exception(error)))
+
+    def _episodes(self, cells: Sequence[Cell], seed: int) -> None:
+        first = cells[0]
+        network = self._network(first.backbone, first.weights)
+        images = self.targets[first.target, first.limit]
+        inputs = {"images": images.digest, "data": images.record, "weights": network.record}
+        batches = len(batch_order(images.photographs, seed, first.batch_size))
+        settings = [Setting(cell.protocol, cell.method) for cell in cells]
+        job = Job(tuple(cells), seed)
+        self.report.job(job.name, first.backbone, len(images.photographs) * job.forwards)
+        with ExitStack() as stack:
+            journals = [stack.enter_context(self.store.journal(cell, seed, inputs).opened(batches)) for cell in cells]
+            found = episodes_of(
+                network.wrap,
+                images.photographs,
+                settings,
+                seed,
+                batch_size=first.batch_size,
+                at_once=1 if any(setting.stateful for setting in settings) else default_episodes(self.device),
+                workers=self.workers,
+                resize=images.resize,
+                finished=lambda setting, number: number in journals[setting].lines,
+                tell=lambda what, size, work: self.report.progress(what, size * work),
+            )
+            for done in found:
+                journals[done.setting].append(done)
+        for cell in cells:
+            if self.store.finish(cell, images, network, self.device, inputs):
+                self.report.finished(cell)
+
+    def _network(self, backbone: str, weights: str) -> Network:
+        if self.network is None or self.network[0] != (backbone, weights):
+            self.network = None  # free the memory first
+            self.network = (backbone, weights), self.load(backbone, weights, self.device)
+        return self.network[1]

@@ -1,0 +1,42 @@
+"""Networks and images from the folders of this machine, as the commands ask for them."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from common.backbones import BACKBONES
+from common.device import file_sha256
+from common.errors import UserError
+from common.grid import Target
+from common.seeds import digest
+from common.sweep import Images, Network
+from data.catalogue import DATASETS, folder_of
+from data.dataset import read
+from weights.loading import load_weights
+from weights.manifest import located
+
+
+def network(backbone: str, weights: str, device: torch.device, folder: Path) -> Network:
+    """The named network with the weights of a file, or of a name of weights/README.md that lies in `folder`, on the device."""
+    file = located(weights, folder)
+    module = BACKBONES[backbone].network()
+    load_weights(module, file)
+    module.to(device, memory_format=torch.channels_last)
+    return Network(partial(BACKBONES[backbone].wrap, module), {"file": str(file), "sha256": file_sha256(file)})
+
+
+def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> Images:
+    """The photographs of a target below the data root. limit: only so many, those whose names have the smallest hashes."""
+    dataset = DATASETS[target.dataset]
+    reading = read(dataset, folder_of(dataset, root), target.subset, None, allow_missing)
+    photographs = reading.photographs
+    if target.between is not None:
+        low, high = target.between
+        photographs = [p for p, score in zip(photographs, reading.published()) if low < score <= high]
+    if limit is not None:
+        kept = set(sorted((p.key for p in photographs), key=lambda key: digest(0, "limit", key))[:limit])
+        photographs = [p for p in photographs if p.key in kept]
+    if len(photographs) < 2:
+        raise UserError(f"{dataset.title}, {target}: {len(photographs)} images; a correlation needs at least 2")
+    return Images(photographs, dataset.resize, reading.record())

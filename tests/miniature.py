@@ -1,0 +1,79 @@
+"""The whole paper in miniature: every data set in its own layout with a few images, a checkpoint for every source, and small
+networks in the places of the four. `python -m tests.miniature` is scripts.all_expt on those networks, for tests that kill it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import weights.manifest
+from common.backbones import BACKBONES
+from common.seeds import generator
+from common.y import Backbone
+from scripts import all_expt
+from tests import test_datasets
+from tests.conftest import CUTS, SmallNet
+
+SOURCES = {
+    "tres": ("tres-live_fb", "tres-live_iqa"),
+    "musiq": ("musiq-live_fb",),
+    "hyperiqa": ("hyperiqa-live_fb",),
+    "metaiqa": ("metaiqa-tid2013-kadid10k",),
+}
+LIVE = {
+    f"{kind}/img{k}.bmp": (20.0 * k + 5 * j, "bikes") for k in range(1, 6) for j, kind in enumerate(test_datasets.LIVE_BLOCKS)
+}
+SIMILAR = ("--similar-dmos", "35", "65")
+
+
+def small(backbone: Backbone) -> Backbone:
+    """The same protocols, on views of 32 pixels and with a small network."""
+    protocols = {name: replace(one, view=replace(one.view, size=32)) for name, one in backbone.protocols.items()}
+    return replace(backbone, network=SmallNet, cuts=CUTS, protocols=protocols)
+
+
+def build(root: Path) -> tuple[Path, Path]:
+    """Folders of the data sets and of the checkpoints."""
+    data, files = root / "data", root / "weights"
+    for name in ("koniq10k", "pipal", "cid2013", "spaq", "livec", "dslr"):
+        getattr(test_datasets, name)(data / name)
+    test_datasets.live_iqa(data / "live_iqa", rows=LIVE)
+    for path in data.rglob("*"):
+        if path.suffix.lower() in (".jpg", ".bmp", ".png"):
+            _texture(path)
+    files.mkdir()
+    known = weights.manifest.read()
+    for number, name in enumerate(name for names in SOURCES.values() for name in names):
+        with torch.random.fork_rng():
+            torch.manual_seed(number)
+            torch.save(SmallNet().state_dict(), files / known[name].file)
+    return data, files
+
+
+def _texture(path: Path) -> None:
+    """Something of its own to see, in place of a single colour."""
+    rng = generator(0, "texture", path.name)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    with Image.open(path) as image:
+        picture = np.asarray(coarse.resize(image.size, Image.Resampling.BICUBIC)).astype(float)
+        picture += rng.uniform(0, 40) * rng.standard_normal(picture.shape)
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path, exif=image.getexif())
+
+
+def options(root: Path, results: Path, *more: str) -> list[str]:
+    """Of a sweep over what `build` made in `root`."""
+    places = ["--data-root", str(root / "data"), "--weights-dir", str(root / "weights"), "--results", str(results)]
+    return [*places, "--device", "cpu", "--workers", "0", *SIMILAR, *more]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return all_expt.main(argv)
+
+
+if __name__ in ("__main__", "__mp_main__"):  # the second: a worker process of the first
+    BACKBONES.update({name: small(backbone) for name, backbone in BACKBONES.items()})
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,203 @@
+"""The paper's grid, and a sweep over it in miniature: shared, resumed after a kill, run twice at once, spoilt and mended."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.backbones import BACKBONES
+from common.cell import Setting, forwards
+from common.grid import published
+from common.sweep import Store, jobs
+from scripts import all_expt, reproduce_cell
+from tests import miniature
+
+ROOT = Path(__file__).parent.parent
+SOME = ("--backbones", "tres", "--tables", "1", "3", "--datasets", "pipal", "live_iqa", "--seeds", "2")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("miniature")
+    miniature.build(root)
+    return root
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for name, backbone in BACKBONES.items():
+        monkeypatch.setitem(BACKBONES, name, miniature.small(backbone))
+
+
+def grid(seeds=5, protocol="paper"):
+    return list(all_expt.grid(all_expt.EXPERIMENTS, protocol, seeds))
+
+
+def content(results):
+    """What a sweep found, without when."""
+    return {
+        path.relative_to(results): path.read_bytes()
+        for path in results.rglob("*.*")
+        if path.name in ("result.json", "scores.csv") and ".work" not in path.parts
+    }
+
+
+def start(root, results, *more):
+    program = [sys.executable, "-m", "tests.miniature", *miniature.options(root, results, *more)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def alone(root, tmp_path_factory):
+    """What an uninterrupted sweep over SOME finds."""
+    results = tmp_path_factory.mktemp("alone")
+    process = start(root, results, *SOME)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "16 of 16 cells" in printed
+    return content(results)
+
+
+def test_every_published_value_has_exactly_one_cell():
+    places = Counter(entry.key for entry in grid())
+    values = published()
+    assert len(values) == len({(*value.key, value.metric) for value in values}) == 344
+    assert all(places[value.key] == 1 for value in values)
+    assert {entry.key for entry in grid() if not entry.place.startswith("fig")} == {value.key for value in values}
+
+
+def test_equal_work_is_one_cell():
+    """Table 1's TTA-IQA is Table 2's rank+gc; Table 3's best is its rank; Tables 4 and 5 begin with its gc."""
+    where = {}
+    for entry in grid():
+        where.setdefault((entry.backbone, entry.weights, str(entry.target), entry.cell.id), set()).add(
+            (entry.place, entry.setting)
+        )
+    shared = next(places for places in where.values() if ("4", "p=0.25") in places)
+    assert shared == {("2", "gc"), ("4", "p=0.25"), ("5", "groups=2")}
+    assert any(places >= {("1", "TTA-IQA"), ("2", "rank+gc"), ("7", "TTA-IQA")} for places in where.values())
+    assert any(places >= {("2", "rank"), ("3", "best")} for places in where.values())
+    cell = grid()[0].cell
+    renamed = replace(cell, method=replace(cell.method, name="another"))
+    assert renamed.id == cell.id
+    others = {entry.cell.id for entry in grid(4)} | {entry.cell.id for entry in grid(protocol="released")}
+    assert not others & {entry.cell.id for entry in grid()}
+
+
+def test_jobs_share_what_can_be_shared():
+    """One job per network, images and seed; and fewer passes than cell by cell."""
+    cells = {entry.cell.id: entry.cell for entry in grid(2)}.values()
+    work = jobs(cells)
+    assert sum(len(job.cells) for job in work) == 2 * len(cells)
+    assert len(work) == len({(job.cells[0].weights, job.cells[0].target, job.seed) for job in work})
+    for job in work:
+        assert job.forwards <= sum(forwards([Setting(cell.protocol, cell.method)]) for cell in job.cells)
+
+
+def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
+    process = start(root, tmp_path, *SOME)
+    deadline = time.monotonic() + 120
+    while sum(path.read_bytes().count(b"\n") > 3 for path in tmp_path.glob(".work/*/*.jsonl")) < 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    journal = max(tmp_path.glob(".work/*/*.jsonl"), key=lambda path: path.stat().st_size)
+    before = content(tmp_path)
+    assert len(before) < len(alone)
+    with journal.open("ab") as file:  # a line that was being written
+        file.write(b'{"batch": 1, "sour')
+    kept = journal.read_bytes().splitlines()[1]
+    assert json.loads(kept)["source"]
+    process = start(root, tmp_path, *SOME)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert content(tmp_path) == alone
+    assert all(content(tmp_path)[name] == value for name, value in before.items())
+    assert not list(tmp_path.glob(".work/*"))
+
+
+def test_two_sweeps_at_once_share_the_work(root, tmp_path, alone):
+    both = [start(root, tmp_path, *SOME), start(root, tmp_path, *SOME, "--tables", "3", "1", "2")]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    found = content(tmp_path)
+    assert {name: found[name] for name in alone} == alone
+    ended = Counter(re.findall(r"(?m) ([0-9a-f]{16})  ", "".join(path.read_text() for path in tmp_path.glob("logs/*.log"))))
+    assert set(ended.values()) == {1} and len(ended) == len(found) / 2
+
+
+def test_two_devices_draw_from_one_queue(root, tmp_path, alone):
+    process = start(root, tmp_path, *SOME, "--device", "cpu,cpu")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert content(tmp_path) == alone
+
+
+def test_what_is_spoilt_fails_alone_and_can_be_mended(root, tmp_path, small, capsys):
+    """An image that cannot be read, and a checkpoint that is not there, among good ones."""
+    miniature.build(tmp_path)
+    image, checkpoint = tmp_path / "data/cid2013/IS5/co8/IS_V_C08_D12.jpg", tmp_path / "weights/tres-live_iqa.pth"
+    saved = image.read_bytes(), checkpoint.read_bytes()
+    image.write_bytes(saved[0][:200])
+    checkpoint.unlink()
+    results = tmp_path / "results"
+    options = miniature.options(tmp_path, results, "--backbones", "tres", "metaiqa", "--tables", "1", "7", "--seeds", "1")
+    assert all_expt.main(options) == 1
+    printed = capsys.readouterr().out
+    failed = [line for line in printed.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 3 + 3 + 8 and "22 of 36 cells" in printed
+    assert all("IS_V_C08_D12.jpg" in line for line in failed if "live_fb on cid2013" in line or "metaiqa" in line)
+    assert all("download_weights tres-live_iqa" in line for line in failed if "tres-live_iqa on" in line)
+    good = {path: path.stat().st_mtime_ns for path in results.glob("*/result.json")}
+    image.write_bytes(saved[0])
+    checkpoint.write_bytes(saved[1])
+    assert all_expt.main(options) == 1, "what failed is not tried again unless asked for"
+    assert all_expt.main([*options, "--retry-failed"]) == 0
+    assert "36 of 36 cells" in capsys.readouterr().out and not list((results / "failed").iterdir())
+    assert all(path.stat().st_mtime_ns == then for path, then in good.items())
+
+
+def test_a_dry_run_on_an_empty_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IQA_DATA_ROOT", raising=False)
+    assert all_expt.main(["--dry-run", "--weights-dir", str(tmp_path / "weights")]) == 0
+    printed = capsys.readouterr().out
+    assert "222 places, 181 cells, 0 of them done" in printed and printed.count("cannot be run") == 222
+    assert "download_weights tres-live_iqa" in printed and "--data-root" in printed and "4 CPU cores" in printed
+    assert not list(tmp_path.iterdir())
+    assert all_expt.main([]) == 2
+    assert "IQA_DATA_ROOT" in capsys.readouterr().err
+
+
+def test_results_do_not_go_into_the_data(root, capsys):
+    options = miniature.options(root, root / "data/results")
+    assert all_expt.main(options) == 2 and "data folder" in capsys.readouterr().err
+
+
+def test_one_cell_beside_the_published_one(root, tmp_path, small, capsys):
+    """The command for one cell finds what the sweep finds, and prints what the paper does."""
+    sweep = miniature.options(root, tmp_path, "--backbones", "tres", "--tables", "4", "--datasets", "pipal", "--seeds", "2")
+    assert all_expt.main(sweep) == 0
+    (entry,) = (entry for entry in grid(2) if entry.key[:1] + entry.key[3:] == ("4", "pipal", "p=0.375"))
+    found = json.loads(Store(tmp_path).result(entry.cell).read_text())
+    capsys.readouterr()
+    one = ["--table", "4", "--backbone", "tres", "--dataset", "pipal", "--method", "gc", "--p", "0.375", "--seeds", "2"]
+    weights = ["--weights", str(root / "weights/tres-live_fb.pth"), "--data-root", str(root / "data"), "--device", "cpu"]
+    assert reproduce_cell.main([*one, *weights, "--json", str(tmp_path / "one.json")]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("SROCC  "))
+    measured = json.loads((tmp_path / "one.json").read_text())["adapted"]["srocc"]["mean"]
+    assert measured == found["adapted"]["srocc"]["mean"]
+    assert "0.4602" in line and f"{measured - 0.4602:+.4f}" in line
+    assert reproduce_cell.main([*one, "--temperature", "1"]) == 2 and "p=0.25, p=0.375, p=0.5" in capsys.readouterr().err
+    seven = ["--table", "7", "--backbone", "tres", "--dataset", "pipal"]
+    assert reproduce_cell.main(seven) == 2 and "tres-live_fb or tres-live_iqa" in capsys.readouterr().err
