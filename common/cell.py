@@ -13,7 +13,8 @@ from common.adapter import Adapter, Outcome, consult, together
 from common.batches import Batch, Photograph, Views, batch_order, load
 from common.distortions import TYPES
 from common.metrics import agreement, gain_interval
-from common.protocols import Method, Protocol
+from common.protocols import Method, Protocol, stateful
+from common.views import SECOND_VIEWS
 from common.y import YNetwork
 
 
@@ -22,6 +23,11 @@ class Setting(NamedTuple):
 
     protocol: Protocol
     method: Method
+
+    @property
+    def stateful(self) -> bool:
+        """Whether an episode depends on the ones before it: then only one runs at a time."""
+        return stateful(self.protocol, self.method)
 
 
 @dataclass
@@ -96,13 +102,14 @@ def run_cells(
     found = [Scores.empty(seeds, len(photographs), setting.method.niter) for setting in settings]
     runs = _runs(settings)
     types = tuple(kind for kind in TYPES if any(kind in setting.method.types for setting in settings))
+    second_views = tuple(kind for kind in SECOND_VIEWS if any(kind in setting.method.second_views for setting in settings))
     chooses = any(setting.method.chooses for setting in settings)
     work = _Work(len(seeds) * len(photographs), chooses, [settings[run[-1]] for run in runs], progress)
     with work.bar:
         for row, seed in enumerate(seeds):
             y.draw_head(seed)
             adapters = [Adapter(y, *settings[run[-1]]) for run in runs]
-            views = Views(photographs, seed, first.view, types, first.severities, resize)
+            views = Views(photographs, seed, first.view, types, first.severities, resize, second_views=second_views)
             started = time.perf_counter()
             for batches in _at_a_time(load(views, batch_order(photographs, seed, batch_size), workers), episodes):
                 size = sum(len(batch.clean) for batch in batches)
@@ -132,7 +139,7 @@ def _runs(settings: Sequence[Setting]) -> list[list[int]]:
     """Indices of the settings that one run of episodes serves, in the order of their steps."""
     alike: dict[object, list[int]] = {}
     for index, (protocol, method) in enumerate(settings):
-        alone = index if protocol.leak_state else None  # what leaks depends on how many steps were taken
+        alone = index if settings[index].stateful else None  # what is passed on depends on how many steps were taken
         alike.setdefault((protocol, replace(method, name="", niter=0), alone), []).append(index)
     return [sorted(run, key=lambda index: settings[index].method.niter) for run in alike.values()]
 

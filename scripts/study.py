@@ -74,7 +74,7 @@ def shared(wanted: Sequence[Row]) -> list[list[Row]]:
     alike: dict[object, list[Row]] = {}
     for row in wanted:
         protocol = row.setting.protocol
-        key = row.batch_size, protocol.cut, protocol.projection, protocol.view, protocol.severities
+        key = row.batch_size, row.setting.stateful, protocol.cut, protocol.projection, protocol.view, protocol.severities
         alike.setdefault(key, []).append(row)
     return list(alike.values())
 
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             [row.setting for row in together],
             seeds=range(args.seeds),
             batch_size=together[0].batch_size,
-            episodes=default_episodes(device),
+            episodes=1 if together[0].setting.stateful else default_episodes(device),
             workers=default_workers(device),
             resize=reading.dataset.resize,
         )
