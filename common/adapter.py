@@ -1,7 +1,8 @@
 """Test-time adaptation (Sec. 3): episodes from the source, each one batch; then the answer, and nothing is left behind."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,8 @@ from common.batches import Batch
 from common.distortions import TYPES
 from common.episodes import EpisodeState, inhabit, pass_momenta
 from common.errors import UserError
-from common.losses import group_contrastive_loss, rank_loss, rotate, split_groups
-from common.protocols import Method, Protocol
+from common.losses import group_contrastive_loss, nt_xent_loss, rank_loss, rotate, split_groups
+from common.protocols import Method, Protocol, stateful
 from common.y import YNetwork
 
 CPU_CHUNK = 8  # images of a pass by the source on a CPU
@@ -21,13 +22,14 @@ CPU_CHUNK = 8  # images of a pass by the source on a CPU
 
 class Images(NamedTuple):
     """E batches side by side on the device, normalised. sizes: images of each batch, sum M. clean: (M, 3, S, S).
-    pairs: (T, 2, M, 3, S, S), high and low of each of `types`. quarter_turns: (M,)."""
+    pairs: (T, 2, M, 3, S, S), high and low of each of `types`. quarter_turns: (M,). second_views: of each kind (M, 3, S, S)."""
 
     sizes: list[int]
     types: Sequence[str]
     clean: Tensor
     pairs: Tensor
     quarter_turns: Tensor
+    second_views: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Source(NamedTuple):
@@ -61,6 +63,7 @@ def together(y: YNetwork, batches: Sequence[Batch], types: Sequence[str] = TYPES
         y.normalised(torch.cat([batch.clean for batch in batches])),
         y.normalised(torch.cat([batch.pairs for batch in batches], dim=2)),
         torch.cat([batch.quarter_turns for batch in batches]).to(y.mean.device),
+        {kind: y.normalised(torch.cat([batch.second_views[kind] for batch in batches])) for kind in batches[0].second_views},
     )
 
 
@@ -108,7 +111,8 @@ class Adapter:
         self.adaptable = y.adaptable(method.adapt) if method.adapts else None
         parameter = next(y.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.leaked: tuple[dict[str, Tensor], torch.optim.Adam] | None = None  # only under `leak_state`
+        self.stateful = stateful(protocol, method)
+        self.carried: tuple[EpisodeState, torch.optim.Adam] | None = None  # from the last episode to the next, if stateful
 
     def __call__(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Run one episode per batch, all at once. The pairs of the batches are of the method's own types."""
@@ -122,11 +126,12 @@ class Adapter:
         stops: numbers of steps, rising, to answer after each; the method's own niter if None. A run passes through all of them.
         Returns the outcomes of the episodes for each stop.
         """
-        if self.protocol.leak_state and len(images.sizes) > 1:
-            raise ValueError("state leaks from one episode to the next: they cannot run at once")
+        if self.stateful and len(images.sizes) > 1:
+            raise ValueError("state passes from one episode to the next: they cannot run at once")
         stops = [self.method.niter] if stops is None else list(stops)
         groups = self.groups(images, source)
-        driven = [self.method.adapts and (not self.method.group or self.method.rank or g is not None) for g in groups]
+        only_groups = self.method.group and not (self.method.rank or self.method.second_views)
+        driven = [self.method.adapts and not (only_groups and group is None) for group in groups]
         if not any(driven):
             nothing = source.scores.new_zeros(0, len(images.sizes))
             return [self._outcomes(images, source, groups, driven, source.scores, nothing) for _ in stops]
@@ -172,17 +177,21 @@ class Adapter:
             yield state, losses[: step + 1]
 
     def _start(self, sizes: list[int]) -> tuple[EpisodeState, torch.optim.Adam]:
-        state = EpisodeState.from_source(self.adaptable, sizes)
-        if self.leaked is None:
-            optimiser = torch.optim.Adam(state.parameters.values(), lr=self.protocol.lr)
-        else:  # the source's values in the tensors of the last episode, which still carry gradients and moments
-            parameters, optimiser = self.leaked
-            with torch.no_grad():
-                for name, parameter in parameters.items():
-                    parameter.copy_(state.parameters[name])
-            state.parameters = parameters
-        if self.protocol.leak_state:
-            self.leaked = state.parameters, optimiser
+        source = EpisodeState.from_source(self.adaptable, sizes)
+        if self.carried is None:
+            state, optimiser = source, torch.optim.Adam(source.parameters.values(), lr=self.protocol.lr)
+        else:  # the tensors of the last episode, and with them Adam's moments
+            state, optimiser = self.carried
+            state.sizes = source.sizes
+            if self.method.reset:
+                state.buffers = source.buffers
+                with torch.no_grad():
+                    for name, parameter in state.parameters.items():
+                        parameter.copy_(source.parameters[name])
+            if not self.protocol.leak_state:
+                optimiser.zero_grad()
+        if self.stateful:
+            self.carried = state, optimiser
         return state, optimiser
 
     def _passes(self, images: Images, source: Source) -> tuple[list[Tensor], list[int]]:
@@ -190,7 +199,7 @@ class Adapter:
         method, protocol = self.method, self.protocol
         if method.rotation:
             return [_laid_out(rotate(images.clean, images.quarter_turns))], [0] if protocol.running_from == "all" else []
-        passes = []
+        passes = [_laid_out(images.second_views[kind]) for kind in method.second_views]
         for pair in self._pairs(images, source) if method.rank else ():
             high, low = pair
             passes += [_laid_out(low), _laid_out(high)]
@@ -220,10 +229,13 @@ class Adapter:
         return torch.stack([self._loss(z, group) for z, group in zip(zip(*projected), groups)])
 
     def _loss(self, projected: Sequence[Tensor], groups: list[Tensor] | None) -> Tensor:
-        """Eq. 7 for one episode. projected: low and high of each pair, then clean, each (N, 256)."""
+        """Eq. 7 for one episode. projected: each second view, low and high of each pair, then clean, each (N, 256)."""
         method, protocol = self.method, self.protocol
-        *distorted, clean = projected
+        *others, clean = projected
+        distorted = others[len(method.second_views) :]
         loss = clean.new_zeros(())
+        for _, second in zip(method.second_views, others):
+            loss = loss + nt_xent_loss(second, clean, protocol.temperature)
         if method.rank:
             for low, high in zip(distorted[::2], distorted[1::2]):
                 loss = loss + rank_loss(clean, high, low, protocol.rank_eps)
@@ -261,7 +273,7 @@ class Adapter:
         for e, (own, adapted) in enumerate(zip(scores.split(images.sizes), answers.split(images.sizes))):
             broken = driven[e] and not (losses[:, e].isfinite().all() and adapted.isfinite().all())
             if broken:
-                self.leaked = None
+                self.carried = None
             outcomes.append(
                 Outcome(
                     own,

@@ -1,8 +1,9 @@
 """Test batches: for a seed, the images in the order of hash(seed, key), each with its view and its distorted copies."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import cv2
@@ -15,7 +16,7 @@ from common.distortions import LEVELS, Severities, distort, unit
 from common.errors import UserError
 from common.images import read_rgb
 from common.seeds import digest, generator
-from common.views import Placement, View
+from common.views import Placement, View, second_view
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,15 @@ class Photograph:
 
 class Batch(NamedTuple):
     """N images. indices: (N,), into the list of photographs. clean: (N, 3, S, S), in [0, 1]. pairs: (T, 2, N, 3, S, S), T types
-    of distortion, high and low. quarter_turns: (N,), of the rotation task. enlarged: how many were smaller than the crop."""
+    of distortion, high and low. quarter_turns: (N,), of the rotation task. enlarged: how many were smaller than the crop.
+    second_views: (N, 3, S, S) of each kind that was asked for, in [0, 1]."""
 
     indices: Tensor
     clean: Tensor
     pairs: Tensor
     quarter_turns: Tensor
     enlarged: int
+    second_views: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Views(Dataset):
@@ -57,6 +60,7 @@ class Views(Dataset):
         severities: Severities = Severities(),
         resize: tuple[int, int] | None = None,
         read: Callable[[Path], np.ndarray] = read_rgb,
+        second_views: Sequence[str] = (),
     ):
         self.photographs = photographs
         self.seed = seed
@@ -65,6 +69,7 @@ class Views(Dataset):
         self.severities = severities
         self.resize = resize
         self.read = read
+        self.second_views = second_views
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -79,7 +84,8 @@ class Views(Dataset):
         crop = place(image)
         pairs = [self._distorted(image, crop, place, kind, level, key) for kind in self.types for level in LEVELS]
         turns = generator(self.seed, "rotation", key).integers(4)
-        return index, unit(crop), pairs, turns, place.enlarges(image)
+        others = {kind: second_view(kind, image, self.view.size, self.resize, self.seed, key) for kind in self.second_views}
+        return index, unit(crop), pairs, turns, place.enlarges(image), others
 
     def _distorted(self, image: np.ndarray, crop: np.ndarray, place: Placement, kind: str, level: str, key: str) -> np.ndarray:
         whole = self.severities.whole_image and kind != "blur"
@@ -92,7 +98,7 @@ def collate(samples: Sequence[tuple | UserError]) -> Batch | UserError:
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
-    indices, crops, pairs, turns, enlarged = zip(*samples)
+    indices, crops, pairs, turns, enlarged, others = zip(*samples)
     size = crops[0].shape[0]
     clean = np.empty((len(samples), 3, size, size), dtype=np.float32)
     distorted = np.empty((len(pairs[0]), *clean.shape), dtype=np.float32)
@@ -106,6 +112,7 @@ def collate(samples: Sequence[tuple | UserError]) -> Batch | UserError:
         torch.from_numpy(distorted).unflatten(0, (-1, 2)) if len(distorted) else torch.empty(0, 2, *clean.shape),
         torch.tensor(turns),
         sum(enlarged),
+        {kind: torch.from_numpy(np.stack([views[kind].transpose(2, 0, 1) for views in others])) for kind in others[0]},
     )
 
 

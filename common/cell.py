@@ -13,7 +13,8 @@ from common.adapter import Adapter, Outcome, consult, together
 from common.batches import Batch, Photograph, Views, batch_order, load
 from common.distortions import TYPES
 from common.metrics import agreement, gain_interval
-from common.protocols import Method, Protocol
+from common.protocols import Method, Protocol, stateful
+from common.views import SECOND_VIEWS
 from common.y import YNetwork
 
 
@@ -25,8 +26,8 @@ class Setting(NamedTuple):
 
     @property
     def stateful(self) -> bool:
-        """Whether an episode depends on those before it."""
-        return self.protocol.leak_state
+        """Whether an episode depends on the ones before it: then only one runs at a time."""
+        return stateful(self.protocol, self.method)
 
 
 @dataclass
@@ -120,7 +121,8 @@ def episodes_of(
     adapters = _adapters(wrap, [settings[run[-1]] for run in runs], seed)
     order = batch_order(photographs, seed, batch_size)
     numbers = [n for n in range(len(order)) if not all(finished(index, n) for index in range(len(settings)))]
-    views = Views(photographs, seed, first.view, types, first.severities, resize)
+    second_views = tuple(kind for kind in SECOND_VIEWS if any(kind in setting.method.second_views for setting in settings))
+    views = Views(photographs, seed, first.view, types, first.severities, resize, second_views=second_views)
     started = time.perf_counter()
     loaded = zip(numbers, load(views, [order[n] for n in numbers], workers))
     for several in _at_a_time(loaded, at_once):
@@ -195,7 +197,7 @@ def _runs(settings: Sequence[Setting]) -> list[list[int]]:
     """Indices of the settings that one run of episodes serves, in the order of their steps."""
     alike: dict[object, list[int]] = {}
     for index, (protocol, method) in enumerate(settings):
-        alone = index if protocol.leak_state else None  # what leaks depends on how many steps were taken
+        alone = index if settings[index].stateful else None  # what is passed on depends on how many steps were taken
         alike.setdefault((protocol, replace(method, name="", niter=0), alone), []).append(index)
     return [sorted(run, key=lambda index: settings[index].method.niter) for run in alike.values()]
 

@@ -55,8 +55,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One table or figure for one network. place: "1" to "8", or "fig4" to "fig6". settings: what the paper calls each, and the
-    method that it is. cut: where the extractor ends, if not where the protocol says."""
+    """One table or figure for one network.
+
+    place: "1" to "8", "fig4" to "fig6", or "extra", not in the paper. settings: what the paper calls each, and the method
+    that it is. cut: where the extractor ends, if not where the protocol says.
+    """
 
     place: str
     targets: Sequence[Target]
@@ -105,6 +108,7 @@ def targets(*names: str) -> tuple[Target, ...]:
 
 MAIN = targets("koniq10k", "pipal", "cid2013", "live_iqa")
 TABLE_1 = {"Baseline": METHODS["source"], "Rotation": METHODS["rotation"], "TTA-IQA": METHODS["rank+gc"]}
+EXTRA = {name: METHODS[name] for name in ("bn-stats", "contrastive", "contrique", "online")}  # no numbers are published
 TABLE_2 = {name: METHODS[name] for name in ("rank", "gc", "rank+gc")}
 
 

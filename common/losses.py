@@ -1,5 +1,6 @@
 """The self-supervised losses of test-time adaptation (Sec. 3.2), on projected features z: (N, 256)."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
@@ -67,6 +68,17 @@ def rank_loss(z: Tensor, z_high: Tensor, z_low: Tensor, eps: float = 0.0) -> Ten
     d_high = torch.linalg.vector_norm(z_high - z + eps, dim=1)
     d_low = torch.linalg.vector_norm(z_low - z + eps, dim=1)
     return F.softplus(d_low - d_high).mean()
+
+
+def nt_xent_loss(a: Tensor, b: Tensor, temperature: float = 0.1) -> Tensor:
+    """NT-Xent (Chen et al. 2020, Eq. 1): how badly each of 2N features tells its partner from the 2N - 2 others.
+
+    a, b: (N, D), row i of both from one image. With s the cosine similarity and j the partner of i, the mean over the 2N of
+    -log(e^(s_ij / t) / sum_{k != i} e^(s_ik / t)). Zero where N is 1: there is nothing to tell it from.
+    """
+    z = F.normalize(torch.cat((a, b)), dim=1)
+    similar = (z @ z.T / temperature).fill_diagonal_(-math.inf)
+    return F.cross_entropy(similar, torch.arange(len(z), device=z.device).roll(len(a)))
 
 
 def rotate(x: Tensor, quarter_turns: Tensor) -> Tensor:

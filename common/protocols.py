@@ -62,6 +62,8 @@ class Method:
     rank: bool = False
     group: bool = False
     rotation: bool = False
+    second_views: tuple[str, ...] = ()  # of SECOND_VIEWS: each adds the NT-Xent loss between it and the clean view
+    reset: bool = True  # every batch starts from the source; else where the batch before it ended
     statistics_only: bool = False
     distortion: str = "best"  # or one of TYPES, or "all": their rank losses summed (Table 3)
     p: float = 0.25  # share of the batch in a group (Table 4)
@@ -87,11 +89,16 @@ class Method:
         if not self.adapts:
             return 0
         pairs = {"best": 1, "all": len(TYPES)}.get(self.distortion, 1) if self.rank else 0
-        return self.niter * (1 + 2 * pairs) * (1 if self.statistics_only else 2) + 1
+        return self.niter * (1 + 2 * pairs + len(self.second_views)) * (1 if self.statistics_only else 2) + 1
 
     @property
     def adapts(self) -> bool:
-        return self.rank or self.group or self.rotation or self.statistics_only
+        return self.rank or self.group or self.rotation or bool(self.second_views) or self.statistics_only
+
+
+def stateful(protocol: Protocol, method: Method) -> bool:
+    """Whether an episode depends on the ones before it: then only one runs at a time, and in the order of the batches."""
+    return protocol.leak_state or not method.reset
 
 
 METHODS = {
@@ -103,5 +110,8 @@ METHODS = {
         Method("rank", rank=True),
         Method("gc", group=True),
         Method("rank+gc", rank=True, group=True),
+        Method("contrastive", second_views=("crop",)),
+        Method("contrique", second_views=("contrique",)),
+        Method("online", rank=True, group=True, reset=False),
     )
 }

@@ -72,9 +72,10 @@ def jobs(cells: Iterable[Cell]) -> list[Job]:
     """Distinct cells, grouped by what they share; jobs of one network follow each other."""
     shared: dict[tuple, dict[str, Cell]] = {}
     for cell in cells:
-        key = cell.backbone, cell.weights, cell.target, cell.limit, cell.batch_size, before_episodes(cell.protocol), cell.seeds
-        shared.setdefault(key, {})[cell.id] = cell
-    return [Job(tuple(group.values()), seed) for key, group in shared.items() for seed in key[-1]]
+        images = cell.target, cell.limit, cell.batch_size, before_episodes(cell.protocol), cell.seeds
+        stateful = Setting(cell.protocol, cell.method).stateful  # would keep the others from running several episodes at once
+        shared.setdefault((cell.backbone, cell.weights, *images, stateful), {})[cell.id] = cell
+    return [Job(tuple(group.values()), seed) for key, group in shared.items() for seed in key[-2]]
 
 
 class Store:
@@ -290,7 +291,7 @@ class Worker:
                 settings,
                 seed,
                 batch_size=first.batch_size,
-                at_once=1 if any(setting.stateful for setting in settings) else default_episodes(self.device),
+                at_once=1 if settings[0].stateful else default_episodes(self.device),
                 workers=self.workers,
                 resize=images.resize,
                 finished=lambda setting, number: number in journals[setting].lines,

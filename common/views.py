@@ -1,4 +1,7 @@
-"""From a photograph to what the network sees: one view per image and seed, shared by the image and its distorted copies."""
+"""From a photograph to what the network sees: one view per image and seed, shared by the image and its distorted copies.
+
+And second views, which the contrastive losses pair the first one with.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from common.distortions import unit
 from common.seeds import generator
+
+SECOND_VIEWS = ("crop", "contrique")
+COLOURS = ("rgb", "lab", "hsv", "grey", "ms")
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,9 @@ class Placement:
     vertical: bool
 
     @classmethod
-    def draw(cls, view: View, resize: tuple[int, int] | None, seed: int, key: str) -> "Placement":
-        """The placement of one image, from (seed, key) alone. resize: the data set's (height, width), or None."""
-        rng = generator(seed, "view", key)
+    def draw(cls, view: View, resize: tuple[int, int] | None, seed: int, key: str, purpose: str = "view") -> "Placement":
+        """The placement of one image, from (seed, purpose, key) alone. resize: the data set's (height, width), or None."""
+        rng = generator(seed, purpose, key)
         crop, (horizontal, vertical) = rng.uniform(size=2), rng.random(2) < 0.5
         return cls(
             view,
@@ -66,6 +73,36 @@ class Placement:
         """Whether the image is smaller than the view, so that it is scaled up."""
         before = image.shape[:2] if self.resize is None or self.view.crop == "whole" else self.resize
         return min(before) < self.view.size
+
+
+def second_view(kind: str, image: np.ndarray, size: int, resize: tuple[int, int] | None, seed: int, key: str) -> np.ndarray:
+    """image: (H, W, 3), uint8 RGB -> (size, size, 3), float32 in [0, 1], from (seed, kind, key) alone.
+
+    A random crop with both flips, wherever the first view lies. "crop" is no more than that (SimCLR, Chen et al. 2020).
+    "contrique" is taken at half scale and in a colour space drawn for the image (CONTRIQUE, Madhusudana et al. 2022).
+    resize: the data set's (height, width), or None.
+    """
+    if kind == "contrique":
+        resize = tuple(max(1, side // 2) for side in resize or image.shape[:2])
+    crop = Placement.draw(View(size), resize, seed, key, f"{kind} view")(image)
+    if kind == "crop":
+        return unit(crop)
+    return recoloured(crop, COLOURS[generator(seed, "contrique colours", key).integers(len(COLOURS))])
+
+
+def recoloured(image: np.ndarray, colours: str) -> np.ndarray:
+    """image: (H, W, 3), uint8 RGB -> the same in one of COLOURS, three channels, float32 in [0, 1].
+
+    "ms" subtracts the local mean, a Gaussian of 7 x 7 and sigma 7/6, and stretches each channel to [0, 1].
+    """
+    if colours == "ms":
+        detail = image.astype(np.float32) - cv2.GaussianBlur(image.astype(np.float32), (7, 7), 7 / 6)
+        spread = np.maximum(np.ptp(detail, (0, 1)), 1)  # in grey levels: rounding is not stretched where a channel is flat
+        return (detail - detail.min((0, 1))) / spread
+    if colours == "grey":
+        return unit(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
+    codes = {"lab": cv2.COLOR_RGB2LAB, "hsv": cv2.COLOR_RGB2HSV_FULL}  # full: hue takes all of the eight bits, as the others do
+    return unit(image if colours == "rgb" else cv2.cvtColor(image, codes[colours]))
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -5,7 +5,7 @@ python -m hyperiqa.all_expt --data-root DIR --device cuda
 
 from collections.abc import Sequence
 
-from common.grid import MAIN, TABLE_1, TABLE_2, Experiment, targets
+from common.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, targets
 
 WEIGHTS = "hyperiqa-live_fb"
 
@@ -13,6 +13,7 @@ EXPERIMENTS = (
     Experiment("1", MAIN, TABLE_1, WEIGHTS),
     Experiment("2", MAIN, TABLE_2, WEIGHTS),
     Experiment("8", targets("dslr"), TABLE_1, WEIGHTS),
+    Experiment("extra", MAIN, EXTRA, WEIGHTS),
 )
 
 

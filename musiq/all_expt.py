@@ -5,7 +5,7 @@ python -m musiq.all_expt --data-root DIR --device cuda
 
 from collections.abc import Sequence
 
-from common.grid import MAIN, TABLE_1, TABLE_2, Experiment, adapting, targets
+from common.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, adapting, targets
 from common.protocols import METHODS
 
 WEIGHTS = "musiq-live_fb"
@@ -31,6 +31,7 @@ EXPERIMENTS = (
         cut="transformer",
     ),
     Experiment("8", targets("dslr"), TABLE_1, WEIGHTS),
+    Experiment("extra", MAIN, EXTRA, WEIGHTS),
 )
 
 

@@ -66,7 +66,7 @@ def parser() -> Parser:
     ablation.add_argument("--niter", type=natural, help="steps of an episode (Figure 6)")
     ablation.add_argument("--lr", type=above_zero, help="learning rate of Adam")
     ablation.add_argument("--weight", type=above_zero, help="lambda of Eq. 7")
-    ablation.add_argument("--temperature", type=above_zero, help="of the group contrastive loss")
+    ablation.add_argument("--temperature", type=above_zero, help="of the contrastive losses")
     ablation.add_argument("--group-form", choices=("pairs", "mean-of-log", "log-of-mean"))
     ablation.add_argument("--running-from", choices=("all", "clean", "none"), help="passes that move the BN statistics")
     ablation.add_argument("--answer-from", choices=("running", "batch"), help="BN statistics of the answer")
@@ -163,9 +163,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = located(args.weights or place.weights)
     check_targets([args.json, args.scores], [weights], [root, folder])
     device = choose(args.device)
-    episodes = args.episodes or (1 if protocol.leak_state else default_episodes(device))
-    if protocol.leak_state and episodes > 1:
-        raise UserError("--leak-state passes state from one episode to the next: leave out --episodes")
+    setting = Setting(protocol, method)
+    episodes = args.episodes or (1 if setting.stateful else default_episodes(device))
+    if setting.stateful and episodes > 1:
+        option = "--leak-state" if protocol.leak_state else f"--method {method.name}"
+        raise UserError(f"{option} passes state from one episode to the next: leave out --episodes")
     workers = default_workers(device) if args.workers is None else args.workers
     reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     photographs = reading.photographs
@@ -178,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (scores,) = run_cells(
         partial(BACKBONES[args.backbone].wrap, network),
         photographs,
-        [Setting(protocol, method)],
+        [setting],
         seeds=range(args.seeds),
         batch_size=args.batch_size,
         at_once=episodes,

@@ -74,7 +74,8 @@ def shared(wanted: Sequence[Row]) -> list[list[Row]]:
     """Rows whose views and source scores are the same, and can be run together."""
     alike: dict[object, list[Row]] = {}
     for row in wanted:
-        alike.setdefault((row.batch_size, before_episodes(row.setting.protocol)), []).append(row)
+        key = row.batch_size, row.setting.stateful, before_episodes(row.setting.protocol)
+        alike.setdefault(key, []).append(row)
     return list(alike.values())
 
 
@@ -127,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             [row.setting for row in together],
             seeds=range(args.seeds),
             batch_size=together[0].batch_size,
-            at_once=default_episodes(device),
+            at_once=1 if together[0].setting.stateful else default_episodes(device),
             workers=default_workers(device),
             resize=reading.dataset.resize,
         )

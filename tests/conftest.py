@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from common.backbones import BACKBONES
 from common.batches import Batch
 from common.distortions import TYPES
+from common.views import SECOND_VIEWS
 from common.y import Cut, YNetwork
 
 
@@ -58,7 +59,9 @@ def make_batch(n: int, seed: int, types: tuple[str, ...] = TYPES, side: int = 16
     rng = np.random.default_rng(seed)
     clean = torch.from_numpy(rng.random((n, 3, side, side)))
     pairs = torch.from_numpy(rng.random((len(types), 2, n, 3, side, side)))
-    return Batch(torch.arange(n), clean, pairs, torch.from_numpy(rng.integers(4, size=n)), 0)
+    turns = torch.from_numpy(rng.integers(4, size=n))
+    second_views = {kind: torch.from_numpy(rng.random((n, 3, side, side))) for kind in SECOND_VIEWS}
+    return Batch(torch.arange(n), clean, pairs, turns, 0, second_views)
 
 
 @pytest.fixture

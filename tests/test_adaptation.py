@@ -12,12 +12,12 @@ from common.adapter import Adapter, consult, together
 from common.distortions import TYPES
 from common.episodes import pass_momenta
 from common.errors import UserError
-from common.losses import group_contrastive_loss, rank_loss
+from common.losses import group_contrastive_loss, nt_xent_loss, rank_loss
 from common.protocols import METHODS, PAPER, RELEASED
 from common.y import MEAN, STD
 from tests.conftest import make_batch, make_small
 
-LOSSES = ["rotation", "rank", "gc", "rank+gc"]
+LOSSES = ["rotation", "rank", "gc", "rank+gc", "contrastive", "contrique"]
 
 
 def normalised(x):
@@ -182,10 +182,13 @@ def test_which_passes_move_the_running_statistics(small):
     torch.testing.assert_close(running_after(small, PAPER, "bn-stats"), only_clean)
     images, source, _ = prepared(small, PAPER, METHODS["rank"])
     high, low = Adapter(small, PAPER, METHODS["rank"])._pairs(images, source)[0]
-    expected = start
-    for x in (low, high, clean) * 3:
-        expected = 0.9 * expected + 0.1 * conv(x).mean((0, 2, 3))
-    torch.testing.assert_close(running_after(small, PAPER), expected)
+    second = images.second_views["crop"]
+    for method, passes in (("rank+gc", (low, high, clean)), ("contrastive", (second, clean))):
+        expected = start
+        for x in passes * 3:
+            expected = 0.9 * expected + 0.1 * conv(x).mean((0, 2, 3))
+        torch.testing.assert_close(running_after(small, PAPER, method), expected)
+    torch.testing.assert_close(running_after(small, replace(PAPER, running_from="clean"), "contrastive"), only_clean)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 2], [2, 0, 1, 2], [2], []])
@@ -220,6 +223,58 @@ def test_leaked_state_makes_an_episode_depend_on_the_one_before(small):
     poisoned.pairs[:, 0] = float("nan")
     assert leaking([poisoned])[0].fell_back
     assert torch.equal(leaking([make_batch(8, 1)])[0].adapted, first.adapted)  # what leaked was broken, so it is dropped
+
+
+def states(adapter, batch):
+    """What adapts and what BN keeps, of a lone episode at the start and after each step."""
+    images = together(adapter.y, [batch])
+    source = consult(adapter.y, images, adapter.protocol, choose=True)
+    steps = adapter.steps(images, source, adapter.groups(images, source), adapter.method.niter)
+    return [{n: v.detach().clone() for n, v in (*s.parameters.items(), *s.buffers.items())} for s, _ in steps]
+
+
+def assert_equal(state, other):
+    assert state.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in state.items())
+
+
+def test_online_goes_on_from_batch_to_batch(small):
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    source = states(Adapter(small, PAPER, METHODS["rank+gc"]), make_batch(8, 1))[0]
+    adapter = Adapter(small, PAPER, METHODS["online"])
+    first, second = states(adapter, make_batch(8, 1)), states(adapter, make_batch(5, 2))
+    assert_equal(first[0], source)
+    assert_equal(second[0], first[-1])
+    steps = [entry["step"].item() for entry in adapter.carried[1].state.values()]
+    assert set(steps) == {6.0}  # Adam's moments go on too
+    assert_equal(states(Adapter(small, PAPER, METHODS["online"]), make_batch(8, 2))[0], source)
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+
+
+@pytest.mark.parametrize("protocol", [PAPER, RELEASED])
+def test_online_starts_as_rank_gc_and_anew_after_a_broken_batch(small, protocol):
+    online, rank_gc = Adapter(small, protocol, METHODS["online"]), Adapter(small, protocol, METHODS["rank+gc"])
+    first, second, third = (make_batch(8, seed) for seed in (1, 2, 3))
+    assert torch.equal(online([first])[0].adapted, rank_gc([first])[0].adapted)
+    outcome, reset = online([second])[0], rank_gc([second])[0]
+    assert torch.equal(outcome.source, reset.source) and torch.equal(outcome.choice, reset.choice)  # still the source's
+    assert not torch.allclose(outcome.adapted, reset.adapted, rtol=1e-3)
+    with pytest.raises(ValueError, match="cannot run at once"):
+        online([first, second])
+    poisoned = make_batch(8, 4)
+    poisoned.pairs[:, 0] = float("nan")
+    broken = online([poisoned])[0]
+    assert broken.fell_back and torch.equal(broken.adapted, broken.source)
+    assert torch.equal(online([third])[0].adapted, rank_gc([third])[0].adapted)
+
+
+@pytest.mark.parametrize("method, kind", [("contrastive", "crop"), ("contrique", "contrique")])
+def test_contrast_pairs_the_clean_view_with_its_second(small, method, kind):
+    batch = make_batch(8, 1)
+    (outcome,) = Adapter(small, PAPER, replace(METHODS[method], niter=20))([batch])
+    trunk = copy.deepcopy(small).network.trunk.train()
+    z, second = (torch.sigmoid(small.head(trunk(normalised(x)).mean((2, 3)))) for x in (batch.clean, batch.second_views[kind]))
+    assert float(outcome.losses[0]) == pytest.approx(float(nt_xent_loss(z, second, 0.1)), rel=1e-12)
+    assert (outcome.losses[1:] < outcome.losses[:-1]).all()
 
 
 def test_gradients_accumulate_only_where_the_release_does(small):

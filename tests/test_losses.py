@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from common.losses import group_contrastive_loss, rank_loss, rotate, split_groups
+from common.losses import group_contrastive_loss, nt_xent_loss, rank_loss, rotate, split_groups
 
 
 def features(n: int = 12, d: int = 256) -> torch.Tensor:
@@ -102,6 +102,18 @@ def test_identical_copies_give_a_finite_gradient():
     z = features(4).requires_grad_()
     rank_loss(z, z.detach(), z.detach()).backward()
     assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("tau", [0.1, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_nt_xent(n, tau):  # Chen et al. 2020, Eq. 1 and Algorithm 1: both views of each image in turn
+    z = features(2 * n)  # image k is rows k and n + k
+    terms = []
+    for k in range(n):
+        for i, j in ((k, n + k), (n + k, k)):
+            others = sum(math.exp(cosine(z[i], z[m]) / tau) for m in range(2 * n) if m != i)
+            terms.append(-math.log(math.exp(cosine(z[i], z[j]) / tau) / others))
+    assert float(nt_xent_loss(z[:n], z[n:], tau)) == pytest.approx(sum(terms) / (2 * n), rel=1e-12, abs=1e-15)
 
 
 def test_rotation_turns_each_image_by_its_own_label():

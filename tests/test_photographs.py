@@ -3,6 +3,7 @@
 import io
 import re
 from dataclasses import replace
+from itertools import combinations
 
 import cv2
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+import common.views
 from common.batches import Photograph, Views, batch_order, load
 from common.distortions import TYPES, Severities, compress, distort, unit
 from common.errors import UserError
 from common.images import read_rgb
-from common.views import Placement, View
+from common.views import COLOURS, SECOND_VIEWS, Placement, View, recoloured, second_view
 from data.catalogue import data_root
 from data.csv_folder import DATASET
 from data.dataset import read
@@ -102,6 +104,59 @@ def test_what_an_image_becomes_depends_on_seed_and_key_alone(tmp_path):
     assert [value[2] for value in reference.values()] != [value[2] for value in other.values()]
     alone = by_key(photographs, load(Views(photographs, 7, view, ("noise",)), batch_order(photographs, 7, 4), workers=0))
     assert all(torch.equal(reference[key][1][1], alone[key][1][0]) for key in reference)
+
+
+def second_views(photographs, seed, workers=0, size=32, kinds=SECOND_VIEWS):
+    loaded = load(Views(photographs, seed, View(size), second_views=kinds), batch_order(photographs, seed, 4), workers)
+    return {
+        photographs[index].key: {kind: batch.second_views[kind][n] for kind in kinds} | {"clean": batch.clean[n]}
+        for batch in loaded
+        for n, index in enumerate(batch.indices)
+    }
+
+
+def test_second_views_depend_on_seed_and_key_alone(tmp_path):
+    photographs = make_folder(tmp_path / "photos")
+    reference = second_views(photographs, 7)
+    for variant, kinds in (
+        (second_views(photographs[::-1], 7, workers=2), SECOND_VIEWS),
+        (second_views(photographs, 7, kinds=("contrique",)), ("contrique",)),
+    ):
+        assert all(torch.equal(reference[key][kind], variant[key][kind]) for key in reference for kind in (*kinds, "clean"))
+    for views in reference.values():
+        assert all(float(view.min()) >= 0 and float(view.max()) <= 1 for view in views.values())
+        assert not any(torch.equal(a, b) for a, b in combinations(views.values(), 2))
+    other = second_views(photographs, 8)
+    assert not any(torch.equal(reference[key][kind], other[key][kind]) for key in reference for kind in SECOND_VIEWS)
+
+
+def test_a_contrique_view_is_half_the_photograph_in_colours_of_its_own(monkeypatch):
+    image = picture(64, 64)
+    half = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR))
+    monkeypatch.setattr(common.views, "recoloured", lambda crop, colours: (crop, colours))
+    drawn = [second_view("contrique", image, 32, None, 0, str(i)) for i in range(60)]
+    turned = [half, half[::-1], half[:, ::-1], half[::-1, ::-1]]
+    assert {[np.array_equal(crop, one) for one in turned].index(True) for crop, _ in drawn} == {0, 1, 2, 3}
+    assert {colours for _, colours in drawn} == set(COLOURS)
+
+
+def test_colour_spaces():
+    image = np.zeros((16, 16, 3), dtype=np.uint8)
+    image[:8] = 255, 0, 0
+    image[8:] = 255, 255, 255
+    found = {colours: recoloured(image, colours) * 255 for colours in COLOURS}
+    red_and_white = {  # in 8 bits; L 53.2, a 80.1, b 67.2, of which L is stretched from 100, a and b are shifted by 128
+        "rgb": [[255, 0, 0], [255, 255, 255]],
+        "lab": [[136, 208, 195], [255, 128, 128]],
+        "hsv": [[0, 255, 255], [0, 0, 255]],
+        "grey": [[76, 76, 76], [255, 255, 255]],
+    }
+    for colours, expected in red_and_white.items():
+        np.testing.assert_allclose(found[colours][[0, 15], 5], expected, atol=0.5, err_msg=colours)
+    assert all(one.dtype == np.float32 and one.shape == image.shape for one in found.values())
+    flat, edge = found["ms"][:, 5, 0], found["ms"][:, 5, 1]  # red is the same everywhere, green is not
+    assert flat.max() < 0.1
+    np.testing.assert_allclose(edge[[0, 7, 8, 15]], [127.5, 0, 255, 127.5], atol=0.1)
 
 
 def test_loading_leaves_the_global_generators_alone(tmp_path):

@@ -6,7 +6,7 @@ python -m tres.all_expt --data-root DIR --device cuda
 from collections.abc import Sequence
 from dataclasses import replace
 
-from common.grid import MAIN, TABLE_1, TABLE_2, Experiment, Target, adapting, targets
+from common.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, Target, adapting, targets
 from common.protocols import METHODS
 
 WEIGHTS = "tres-live_fb"
@@ -39,6 +39,7 @@ EXPERIMENTS = (
     Experiment("fig4", [Target("live_iqa", between=(40, 50))], {"Baseline": METHODS["source"], "rank": RANK, "gc": GC}, WEIGHTS),
     Experiment("fig5", [Target("live_iqa", between=(70, 200))], {"Baseline": METHODS["source"], "rank": RANK, "gc": GC}, WEIGHTS),
     Experiment("fig6", targets("cid2013"), {f"niter={n}": replace(BOTH, niter=n) for n in range(1, 9)}, WEIGHTS),
+    Experiment("extra", MAIN, EXTRA, WEIGHTS),
 )
 
 
