@@ -137,9 +137,13 @@ class Store:
             write_json(folder / "run.json", {**run, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
             write_csv(folder / "scores.csv", *score_table(scores, images.photographs))
             os.rename(folder, self.root / cell.id)
+        self.clear(cell)
+        return True
+
+    def clear(self, cell: Cell) -> None:
+        """Remove what a finished cell has no more use for."""
         self.forgive(cell)
         shutil.rmtree(self.work(cell), ignore_errors=True)
-        return True
 
 
 @contextmanager

@@ -364,6 +364,9 @@ def main(argv: Sequence[str] | None = None, backbones: Sequence[str] = tuple(EXP
     log = _log(args.results / "logs")
     log.info("python -m scripts.all_expt %s", shlex.join(sys.argv[1:] if argv is None else argv))
     log.info("%s", environment(devices[0]))
+    for cell in cells:
+        if store.done(cell):
+            store.clear(cell)  # a kill may have left something
     for cell in todo:
         store.forgive(cell)
         if reason := found.reason(cell):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,15 +104,22 @@ def test_jobs_share_what_can_be_shared():
         assert job.forwards <= sum(forwards([Setting(cell.protocol, cell.method)]) for cell in job.cells)
 
 
+def begun(journal):
+    """Whether it holds an episode, and its cell is not done."""
+    with suppress(FileNotFoundError):
+        return journal.read_bytes().count(b"\n") > 1
+    return False
+
+
 def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
     process = start(root, tmp_path, *SOME)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("*/result.json")):  # the cells of the first job end together: the next is at work
+    while not (list(tmp_path.glob("*/result.json")) and any(map(begun, tmp_path.glob(".work/*/*.jsonl")))):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
     process.communicate()
-    journal = max(tmp_path.glob(".work/*/*.jsonl"), key=lambda path: path.stat().st_size)
+    journal = next(filter(begun, tmp_path.glob(".work/*/*.jsonl")))
     before = content(tmp_path)
     assert len(before) < len(alone)
     with journal.open("ab") as file:  # a line that was being written
