@@ -85,7 +85,7 @@ def settings(args: argparse.Namespace) -> tuple[Protocol, Method]:
     )
     if method.statistics_only and protocol.running_from == "none":
         raise UserError("bn-stats moves nothing with --running-from none: choose another")
-    if args.cut is None and {"ln", "cls"} & set(method.adapt):
+    if args.cut is None and {"ln", "cls"} & set(method.adapt or ()):
         protocol = replace(protocol, cut="transformer")
     return protocol, method
 
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "backbone": args.backbone,
             **reading.record(),
             "weights": {"file": str(weights), "sha256": weights_sha256},
-            "method": asdict(method),
+            "method": asdict(y.cut.settled(method)),
             "protocol": asdict(protocol),
             "seeds": list(range(args.seeds)),
             "batch_size": args.batch_size,
