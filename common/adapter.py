@@ -105,7 +105,7 @@ class Adapter:
     def __init__(self, y: YNetwork, protocol: Protocol, method: Method):
         self.y = y
         self.protocol = protocol
-        self.method = method
+        self.method = method = y.cut.settled(method)
         if method.statistics_only and "bn" not in method.adapt:
             raise UserError(f"{method.name} moves the statistics of BN, which is not among what adapts: {'+'.join(method.adapt)}")
         self.adaptable = y.adaptable(method.adapt) if method.adapts else None

@@ -1,5 +1,6 @@
 """Test batches: for a seed, the images in the order of hash(seed, key), each with its view and its distorted copies."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,13 @@ from common.views import Placement, View, second_view
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better.
-    group: its reference or scene, for splits without shared content; the image itself where none is known. kind: its type of
-    distortion, where the data set tells."""
+    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better,
+    NaN where it is not known. group: its reference or scene, for splits without shared content; the image itself where none is
+    known. kind: its type of distortion, where the data set tells."""
 
     key: str
     path: Path
-    mos: float
+    mos: float = math.nan
     group: str = ""
     kind: str = ""
 

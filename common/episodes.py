@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from common.y import Adaptable
 
 
@@ -49,7 +50,7 @@ def inhabit(
     batch_statistics: normalise by the statistics of each episode's own rows, else by its running statistics.
     momentum: from a layer's own momentum to that of this pass; with 0 the running statistics stay.
     """
-    touched = []
+    touched, hooks = [], []
     try:
         for name, layer in adaptable.layers.items():
             touched.append(_saved(layer))
@@ -61,6 +62,8 @@ def inhabit(
                 layer.training = batch_statistics
                 layer.momentum = momentum(layer.momentum)
             layer.forward = partial(_by_episode, layer, layer.forward, parameters, buffers, state.sizes)
+            # Without gradients nn.TransformerEncoderLayer reads the parameters of its layers past their forward, unless hooked.
+            hooks.append(layer.register_forward_pre_hook(lambda *_: None))
         for name in adaptable.tokens:
             owner, own = network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
             touched.append(_saved(owner))
@@ -68,6 +71,8 @@ def inhabit(
             owner._parameters[own] = torch.cat([token.expand(n, *token.shape[1:]) for token, n in tokens])
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, attributes, parameters, buffers in reversed(touched):
             module.__dict__.pop("forward", None)
             module.__dict__.update(attributes)
@@ -88,7 +93,12 @@ def _by_episode(
     sizes: Sequence[int],
     x: Tensor,
 ) -> Tensor:
-    rows = len(x) // sum(sizes)  # more than one per image where the network cuts images into windows
+    rows, rest = divmod(len(x), sum(sizes))  # more than one per image where the network cuts images into windows
+    if rest:
+        raise UserError(
+            f"a {type(layer).__name__} that adapts has {len(x)} rows for {sum(sizes)} images: images must lie along the first "
+            "dimension (batch_first=True), or its kind cannot adapt"
+        )
     outputs = []
     for episode, chunk in enumerate(x.split([rows * size for size in sizes])):
         layer._parameters.update({name: values[episode] for name, values in parameters.items()})

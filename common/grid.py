@@ -132,7 +132,8 @@ def entries(
                 chosen = backbone.protocols[protocol]
                 if experiment.cut is not None and method.adapts:
                     chosen = replace(chosen, cut=experiment.cut)
-                cell = Cell(name, experiment.weights, target, method, chosen, tuple(seeds), limit=limit)
+                settled = backbone.cut(chosen).settled(method)
+                cell = Cell(name, experiment.weights, target, settled, chosen, tuple(seeds), limit=limit)
                 yield Entry(experiment.place, name, experiment.weights, target, setting, cell)
 
 

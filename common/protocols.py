@@ -69,7 +69,7 @@ class Method:
     p: float = 0.25  # share of the batch in a group (Table 4)
     groups: int = 2  # (Table 5)
     niter: int = 3  # (Figure 6)
-    adapt: tuple[str, ...] = ("bn",)  # any of "bn", "ln", "cls" (Table 6)
+    adapt: tuple[str, ...] | None = None  # any of "bn", "ln", "gn", "cls" (Table 6); None: what the network's cut says
 
     @property
     def types(self) -> tuple[str, ...]:

@@ -1,19 +1,21 @@
 """The Y of Figure 1: a feature extractor f that feeds a projection head g and the rest of the network, the regressor h."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
-from common.protocols import Protocol
+from common.protocols import Method, Protocol
 from common.seeds import generator
 
-ADAPTABLE = ("bn", "ln", "cls")
+ADAPTABLE = ("bn", "ln", "gn", "cls")
 MEAN = (0.485, 0.456, 0.406)  # ImageNet
 STD = (0.229, 0.224, 0.225)
+CLASS_TOKENS = ("cls_token", "class_token")  # how networks call that parameter
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,17 @@ class Cut:
     """Where the feature extractor ends.
 
     features: (network, x) -> (N, D). width: D. extractor: dotted names of the network's modules and parameters that belong to f.
+    adapt: what of f adapts where a method does not say.
     """
 
     features: Callable[[nn.Module, Tensor], Tensor]
     width: int
     extractor: tuple[str, ...]
+    adapt: tuple[str, ...] = ("bn",)
+
+    def settled(self, method: Method) -> Method:
+        """The method with what adapts spelled out."""
+        return replace(method, adapt=self.adapt) if method.adapt is None else method
 
 
 @dataclass(frozen=True)
@@ -36,21 +44,47 @@ class Adaptable:
     tokens: dict[str, nn.Parameter] = field(default_factory=dict)
 
 
+def kind_of(module: nn.Module) -> str | None:
+    """The kind of a normalisation layer: "bn", "ln" (RMSNorm too), "gn", or None, also where a layer has nothing to adapt.
+
+    "ln" goes by name: many networks write that layer themselves.
+    """
+    if isinstance(module, _BatchNorm):
+        return "bn"
+    if next(module.parameters(recurse=False), None) is None:
+        return None
+    if isinstance(module, nn.GroupNorm):
+        return "gn"
+    named = any(base.__name__.lower().startswith(("layernorm", "rmsnorm")) for base in type(module).__mro__)
+    return "ln" if named else None
+
+
 class YNetwork(nn.Module):
     """A quality network with a projection head on its features. The network is frozen; so is the head, once drawn.
 
     projection: width of the head. classifier: whether rotation has a 4-way linear layer of its own on the projection, or reads
-    the projected features as they are.
+    the projected features as they are. score: from the network's output to (N,), larger = better; None where that is its output.
+    mean, std: of each channel, with which the network wants images normalised.
     """
 
-    def __init__(self, network: nn.Module, cut: Cut, projection: int = 256, classifier: bool = True):
+    def __init__(
+        self,
+        network: nn.Module,
+        cut: Cut,
+        projection: int = 256,
+        classifier: bool = True,
+        score: Callable[[Any], Tensor] | None = None,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ):
         super().__init__()
         self.network = network
         self.cut = cut
+        self.score = score
         like = next(network.parameters())
         self.head = nn.Linear(cut.width, projection, device=like.device, dtype=like.dtype)
         self.classifier = nn.Linear(projection, 4, device=like.device, dtype=like.dtype) if classifier else None
-        for name, value in (("mean", MEAN), ("std", STD)):
+        for name, value in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(value, device=like.device, dtype=like.dtype).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
@@ -59,7 +93,7 @@ class YNetwork(nn.Module):
         return (x.to(self.mean) - self.mean) / self.std
 
     def features(self, x: Tensor) -> Tensor:
-        """f(x): (N, 3, H, W), ImageNet-normalised -> (N, D)."""
+        """f(x): (N, 3, H, W), normalised -> (N, D)."""
         return self.cut.features(self.network, x)
 
     def project(self, features: Tensor) -> Tensor:
@@ -73,7 +107,8 @@ class YNetwork(nn.Module):
     def predict(self, x: Tensor, others: Tensor | None = None) -> Tensor:
         """q(x) = h(f(x)): (N, 3, H, W) -> (N,), larger = better. others: for a network of several scales, the images that its
         further scales are made from, where they are not x itself."""
-        return self.network(x) if others is None else self.network(x, others)
+        output = self.network(x) if others is None else self.network(x, others)
+        return output if self.score is None else self.score(output)
 
     @torch.no_grad()
     def draw_head(self, seed: int) -> None:
@@ -87,20 +122,19 @@ class YNetwork(nn.Module):
                     parameter.copy_(drawn.to(parameter.dtype))  # on the CPU: not every device knows float64
 
     def adaptable(self, kinds: Iterable[str]) -> Adaptable:
-        """The layers and tokens of f of the given kinds: "bn", "ln", "cls" (Sec. 3.1, Table 6).
+        """The layers and tokens of f of the given kinds: "bn", "ln", "gn", "cls" (Sec. 3.1, Table 6).
 
         Raises UserError where f holds none of a kind.
         """
-        norms = {"bn": _BatchNorm, "ln": nn.LayerNorm}
         layers, tokens = {}, {}
         for kind in kinds:
             if kind not in ADAPTABLE:
                 raise UserError(f"cannot adapt {kind!r}: choose from {', '.join(ADAPTABLE)}")
             if kind == "cls":
-                found = {n: p for n, p in self.named_parameters() if n.endswith("cls_token") and self._in_extractor(n)}
+                found = {n: p for n, p in self.named_parameters() if n.endswith(CLASS_TOKENS) and self._in_extractor(n)}
                 tokens |= found
             else:
-                found = {n: m for n, m in self.named_modules() if isinstance(m, norms[kind]) and self._in_extractor(n)}
+                found = {n: m for n, m in self.named_modules() if kind_of(m) == kind and self._in_extractor(n)}
                 layers |= found
             if not found:
                 raise UserError(f"the feature extractor has no {kind} to adapt: choose another cut or another set")
@@ -127,6 +161,10 @@ class Backbone:
 
     def wrap(self, network: nn.Module, protocol: Protocol) -> YNetwork:
         """The Y that a protocol asks for around a network of this kind."""
+        return YNetwork(network, self.cut(protocol), protocol.projection, protocol.rotation_classifier)
+
+    def cut(self, protocol: Protocol) -> Cut:
+        """Where the extractor ends under a protocol. Raises UserError if the network has no such cut."""
         if protocol.cut not in self.cuts:
             raise UserError(f"this network has no cut {protocol.cut!r}: choose from {', '.join(self.cuts)}")
-        return YNetwork(network, self.cuts[protocol.cut], protocol.projection, protocol.rotation_classifier)
+        return self.cuts[protocol.cut]

@@ -95,9 +95,9 @@ def settings(args: argparse.Namespace) -> tuple[Protocol, Method]:
     )
     if method.statistics_only and protocol.running_from == "none":
         raise UserError("bn-stats moves nothing with --running-from none: choose another")
-    if args.cut is None and {"ln", "cls"} & set(method.adapt):
+    if args.cut is None and {"ln", "cls"} & set(method.adapt or ()):
         protocol = replace(protocol, cut="transformer")
-    return protocol, method
+    return protocol, BACKBONES[args.backbone].cut(protocol).settled(method)
 
 
 def table(result: dict) -> str:

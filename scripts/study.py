@@ -143,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "seeds": args.seeds,
             "environment": environment(device),
             "rows": [
-                {"part": row.part, "name": row.name, "batch_size": row.batch_size, "setting": asdict(row.setting.method)
+                {"part": row.part, "name": row.name, "batch_size": row.batch_size, "setting":
+                 asdict(backbone.cut(row.setting.protocol).settled(row.setting.method))
                  | {"protocol": asdict(row.setting.protocol)}, **result}
                 for row, result in found
             ],

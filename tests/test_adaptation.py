@@ -341,10 +341,10 @@ def test_blurred_images_may_be_pseudo_labelled_with_the_clean_images_further_sca
     assert not torch.allclose(with_clean.gaps[:, 2], with_own.gaps[:, 2])
 
 
-@pytest.mark.parametrize("kinds, message", [(("ln",), "no ln to adapt"), (("gn",), "cannot adapt 'gn'")])
-def test_nothing_to_adapt_is_the_users_mistake(small, kinds, message):
+@pytest.mark.parametrize("kind, message", [("ln", "no ln to adapt"), ("gn", "no gn to adapt"), ("in", "cannot adapt 'in'")])
+def test_nothing_to_adapt_is_the_users_mistake(small, kind, message):
     with pytest.raises(UserError, match=message):
-        Adapter(small, PAPER, replace(METHODS["gc"], adapt=kinds))
+        Adapter(small, PAPER, replace(METHODS["gc"], adapt=(kind,)))
 
 
 def test_a_run_passes_through_the_answers_of_shorter_ones(small):
