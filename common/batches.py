@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ from common.errors import UserError
 from common.images import read_rgb
 from common.seeds import digest, generator
 from common.views import Placement, View, second_view
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,18 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def load(views: Dataset, batches: Sequence[Sequence], workers: int) -> Iterator[Batch]:
-    """The batches of these indices into the views. Raises UserError at the first image that cannot be read."""
+def collate_readable(samples: Sequence[tuple | UserError]) -> tuple[Batch | None, dict[int, str]]:
+    """Samples of Views -> the batch of those that can be read, if any, and why the others cannot, by their place."""
+    faults = {place: str(sample) for place, sample in enumerate(samples) if isinstance(sample, UserError)}
+    good = [sample for sample in samples if not isinstance(sample, UserError)]
+    return collate(good) if good else None, faults
+
+
+def load(
+    views: Dataset, batches: Sequence[Sequence], workers: int, collate: Callable[[Sequence], T | UserError] = collate
+) -> Iterator[T]:
+    """The batches of these indices into the views. Raises UserError at the first image that cannot be read, unless `collate`
+    makes something else of it."""
     loader = DataLoader(
         views,
         batch_sampler=batches,

@@ -1,11 +1,21 @@
 """Reading photographs as users have them."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from common.errors import UserError
+
+# What Pillow raises for files that are no images, damaged, or too large.
+DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, MemoryError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -19,8 +29,15 @@ def read_rgb(path: Path) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be read as an image ({error}); replace the file or leave it out") from None
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a readable image, upright, from its header alone."""
+    with Image.open(path) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(0x0112) in SIDEWAYS else (width, height)
 
 
 def _from_deep_grey(grey: np.ndarray) -> np.ndarray:

@@ -251,7 +251,7 @@ class Progress:
         self.log.info(line)
         if self.plain:
             taken = time.perf_counter() - self.started
-            left = tqdm.format_interval(taken * (self.total / self.gone - 1)) if self.gone else "?"
+            left = tqdm.format_interval(max(0.0, taken * (self.total / self.gone - 1))) if self.gone else "?"
             print(f"[{self.done} of {len(self.named)} cells, {left} left] {line}", flush=True)
         else:
             self.bar.write(line)
