@@ -1,0 +1,130 @@
+"""The paper's tables and figures as data: cells to compute, and which published value each of them stands beside."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from common.protocols import METHODS, Method, Protocol
+from common.y import Backbone
+
+PUBLISHED = Path(__file__).with_name("paper_tables.csv")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Images to adapt to. subset: of the data set, its default if None. between: only images whose published score lies there."""
+
+    dataset: str
+    subset: str | None = None
+    between: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        parts = [self.dataset, self.subset, self.between and f"{self.between[0]:g} to {self.between[1]:g}"]
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network, from one source, adapted to one target by one method: the unit of work, of storage and of comparison.
+
+    limit: only so many images of the target, chosen by the hash of their names, or None for all.
+    """
+
+    backbone: str
+    weights: str
+    target: Target
+    method: Method
+    protocol: Protocol
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    batch_size: int = 8
+    limit: int | None = None
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits that depend on what is computed, not on what it is called."""
+        described = json.dumps(asdict(replace(self, method=replace(self.method, name=""))), sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One table or figure for one network. place: "1" to "8", or "fig4" to "fig6". settings: what the paper calls each, and the
+    method that it is. cut: where the extractor ends, if not where the protocol says."""
+
+    place: str
+    targets: Sequence[Target]
+    settings: Mapping[str, Method]
+    weights: str
+    cut: str | None = None
+
+
+class Entry(NamedTuple):
+    """A cell as it stands in a table. source: the data that the network was trained on, where the table tells two apart."""
+
+    place: str
+    backbone: str
+    weights: str
+    target: Target
+    setting: str
+    cell: Cell
+
+
+class Published(NamedTuple):
+    """One number of the paper."""
+
+    place: str
+    backbone: str
+    source: str
+    dataset: str
+    setting: str
+    metric: str
+    value: float
+
+
+def targets(*names: str) -> tuple[Target, ...]:
+    """Whole data sets by name."""
+    return tuple(Target(name) for name in names)
+
+
+MAIN = targets("koniq10k", "pipal", "cid2013", "live_iqa")
+TABLE_1 = {"Baseline": METHODS["source"], "Rotation": METHODS["rotation"], "TTA-IQA": METHODS["rank+gc"]}
+TABLE_2 = {name: METHODS[name] for name in ("rank", "gc", "rank+gc")}
+
+
+def adapting(**settings: tuple[str, ...]) -> dict[str, Method]:
+    """Settings of Table 6: name to what adapts."""
+    return {name: replace(METHODS["rank+gc"], adapt=adapt) for name, adapt in settings.items()}
+
+
+def entries(
+    name: str,
+    backbone: Backbone,
+    experiments: Sequence[Experiment],
+    protocol: str,
+    seeds: Sequence[int],
+    limit: int | None = None,
+) -> Iterator[Entry]:
+    """Every place of one network's experiments. Equal work is one cell, with one id, however often it is listed."""
+    for experiment in experiments:
+        for target in experiment.targets:
+            for setting, method in experiment.settings.items():
+                chosen = backbone.protocols[protocol]
+                if experiment.cut is not None and method.adapts:
+                    chosen = replace(chosen, cut=experiment.cut)
+                cell = Cell(name, experiment.weights, target, method, chosen, tuple(seeds), limit=limit)
+                yield Entry(experiment.place, name, experiment.weights, target, setting, cell)
+
+
+def published() -> list[Published]:
+    """The 344 values of Tables 1 to 8."""
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        return [
+            Published(
+                row["table"], row["backbone"], row["source"], row["target"], row["setting"], row["metric"], float(row["value"])
+            )
+            for row in csv.DictReader(file)
+        ]
