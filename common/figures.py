@@ -1,13 +1,15 @@
 """Figures of a report as SVG: what they show is in their arguments, and they come out the same every time."""
 
+import hashlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-INK, FAINT = "#222831", "#c9ced6"
+INK, FAINT, GRID = "#222831", "#c9ced6", "#eceff3"
 COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -19,6 +21,15 @@ COLOURS = (
     "#666666",
 )
 BETTER, WORSE = "#00795a", "#b3400a"
+VARIABLES = {  # of common.page, which has others for the dark
+    INK: "--ink",
+    FAINT: "--axis",
+    GRID: "--line",
+    BETTER: "--better",
+    WORSE: "--worse",
+    COLOURS[0]: "--series",
+}
+MANY = 2000  # points that a figure draws as shapes of their own; more become one picture
 STYLE = {
     "svg.fonttype": "none",  # text stays text, in the font of the page
     "svg.hashsalt": "figure",
@@ -31,7 +42,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#eceff3",
+    "grid.color": GRID,
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
@@ -47,7 +58,13 @@ def _svg(figure: Figure) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    # Figures of one page must not share names: a browser looks in the first, which may be folded away.
+    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r'(\bid="|href="#|url\(#)(?=\w)', rf"\g<1>f{mark}_", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var({variable}, {colour})")
+    return text
 
 
 def gains(rows: Sequence[tuple[str, float, tuple[float, float] | None]]) -> str:
@@ -70,19 +87,60 @@ def gains(rows: Sequence[tuple[str, float, tuple[float, float] | None]]) -> str:
 def scatter(mos: np.ndarray, panels: Mapping[str, np.ndarray], groups: Sequence[str], label: str) -> str:
     """Scores against MOS, one panel each: title to scores, (n,). groups: of the points, told apart by colour if they are few.
     label: what the MOS is."""
-    names = sorted(set(groups))
+    names, group = np.unique(groups, return_inverse=True)
     few = 1 < len(names) <= len(COLOURS)
+    size, alpha = (14, 0.75) if len(mos) <= MANY else (3, 0.3)
     with matplotlib.rc_context(STYLE):
         figure, all_axes = _axes(3.4 * len(panels), 3.2, len(panels), sharey=True)
         for axes, (title, scores) in zip(all_axes, panels.items()):
-            for colour, name in zip(COLOURS, names if few else [None]):
-                chosen = np.array([name is None or group == name for group in groups])
-                axes.scatter(mos[chosen], scores[chosen], s=14, color=colour, alpha=0.75, linewidth=0, label=name)
+            for index, name in enumerate(names if few else [None]):
+                chosen = group == index if few else slice(None)
+                drawn = axes.scatter(mos[chosen], scores[chosen], s=size, color=COLOURS[index], alpha=alpha, linewidth=0)
+                drawn.set(label=name, rasterized=len(mos) > MANY)
             axes.set_title(title, fontsize=10)
             axes.set_xlabel(label)
         all_axes[0].set_ylabel("score")
         if few:
-            all_axes[-1].legend(fontsize=8, handletextpad=0.2)
+            handles = all_axes[-1].get_legend_handles_labels()
+            figure.legend(*handles, loc="outside upper right", ncols=len(names), fontsize=8, handletextpad=0.2)
+        return _svg(figure)
+
+
+def agreement(groups: Mapping[str, Sequence[tuple[float, float]]], tolerance: float) -> str:
+    """Measured values against published ones. groups: name to (published, measured). tolerance: width of the band on either side
+    of where they are equal."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(4.6, 4.2)
+        points = np.array([point for pairs in groups.values() for point in pairs])
+        ends = np.array([points.min() - 0.03, points.max() + 0.03])
+        axes.fill_between(ends, ends - tolerance, ends + tolerance, color=FAINT, alpha=0.6, linewidth=0)
+        axes.plot(ends, ends, color=FAINT, linewidth=0.8)
+        for colour, (name, pairs) in zip(COLOURS, groups.items()):
+            if pairs:
+                axes.scatter(*np.transpose(pairs), s=16, color=colour, alpha=0.8, linewidth=0, label=name)
+        axes.set(xlim=ends, ylim=ends, xlabel="published", ylabel="measured", aspect="equal")
+        axes.legend(fontsize=8, handletextpad=0.2, loc="lower right")
+        return _svg(figure)
+
+
+def bars(rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]], y: str) -> str:
+    """A group of bars for each row, a bar for each part with its standard deviation: row to part to (mean, std), None where there
+    is none."""
+    parts = list(next(iter(rows.values())))
+    width = 0.8 / len(parts)
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(2.2 + 0.7 * len(rows), 2.8)
+        for index, (colour, part) in enumerate(zip(COLOURS, parts)):
+            x = np.arange(len(rows)) + (index - (len(parts) - 1) / 2) * width
+            mean, std = (np.array([row[part][k] for row in rows.values()], dtype=float) for k in (0, 1))
+            axes.bar(x, mean, width * 0.9, color=colour, label=part)
+            axes.errorbar(x, mean, std, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.set_xticks(range(len(rows)), list(rows))
+        axes.grid(axis="x", visible=False)
+        axes.set_ylabel(y)
+        if len(parts) > 1:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(parts), fontsize=8)
         return _svg(figure)
 
 
@@ -91,8 +149,13 @@ def places(names: Sequence[str], gained: np.ndarray) -> str:
     order = np.argsort(-gained, kind="stable")
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(8.6, 2.4)
-        colours = [BETTER if gained[i] > 0 else WORSE for i in order]
-        axes.bar(range(len(order)), gained[order], color=colours, width=0.8)
+        if len(order) <= MANY / 10:
+            colours = [BETTER if gained[i] > 0 else WORSE for i in order]
+            axes.bar(range(len(order)), gained[order], color=colours, width=0.8)
+        else:
+            x = np.unique(np.linspace(0, len(order) - 1, MANY // 2).round().astype(int))
+            for colour, side in ((BETTER, np.maximum), (WORSE, np.minimum)):
+                axes.fill_between(x, side(gained[order][x], 0), color=colour, linewidth=0)
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.set_xticks([])
         axes.margins(x=0.01)
@@ -133,13 +196,23 @@ def shares(rows: Mapping[str, Mapping[str, float]]) -> str:
         return _svg(figure)
 
 
-def curves(lines: Mapping[str, np.ndarray], x: str, y: str, first: int = 1) -> str:
-    """Mean and spread of each line over its rows. lines: name to (rows, steps). first: number of the first step."""
+def curves(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    x: str,
+    y: str,
+    first: int = 1,
+    level: tuple[str, float, float] | None = None,
+) -> str:
+    """Mean of each line with a band of its spread on either side. lines: name to mean and spread, (steps,) each, NaN where there
+    is none. first: number of the first step. level: (name, mean, spread) of what has no steps."""
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(5.2, 2.8)
-        for colour, (name, values) in zip(COLOURS, lines.items()):
-            steps = np.arange(first, first + values.shape[1])
-            mean, spread = np.nanmean(values, 0), np.nanstd(values, 0)
+        if level is not None:
+            name, mean, spread = level
+            axes.axhspan(mean - spread, mean + spread, color=FAINT, alpha=0.4, linewidth=0)
+            axes.axhline(mean, color=INK, linewidth=1, linestyle="--", label=name)
+        for colour, (name, (mean, spread)) in zip(COLOURS, lines.items()):
+            steps = np.arange(first, first + len(mean))
             axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
             axes.plot(steps, mean, "o-", color=colour, markersize=4, label=name)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))

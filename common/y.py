@@ -148,10 +148,11 @@ class YNetwork(nn.Module):
 class Backbone:
     """A network, where its extractor may end, and the protocols that it knows, by name.
 
-    trunk: attribute that holds its ResNet, which ImageNet weights of `imagenet`, a torchvision network, fit. output: the outputs
-    that training gives to a mean score and to one standard deviation above it, less that.
+    title: as it is written. trunk: attribute that holds its ResNet, which ImageNet weights of `imagenet`, a torchvision network,
+    fit. output: the outputs that training gives to a mean score and to one standard deviation above it, less that.
     """
 
+    title: str
     network: Callable[[], nn.Module]
     cuts: dict[str, Cut]
     protocols: dict[str, Protocol]

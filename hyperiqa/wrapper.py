@@ -9,6 +9,7 @@ from common.y import Backbone, Cut
 from hyperiqa.model import HyperIQA
 
 BACKBONE = Backbone(
+    title="HyperIQA",
     network=HyperIQA,
     cuts={"resnet": Cut(lambda net, x: pooled(net.res, x), 2048, ("res",))},
     protocols={

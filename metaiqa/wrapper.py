@@ -8,6 +8,7 @@ from common.y import Backbone, Cut
 from metaiqa.model import MetaIQA
 
 BACKBONE = Backbone(
+    title="MetaIQA",
     network=MetaIQA,
     cuts={
         "resnet": Cut(lambda net, x: pooled(net.resnet_layer, x), 512, ("resnet_layer",)),

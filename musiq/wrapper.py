@@ -10,6 +10,7 @@ from common.y import Backbone, Cut
 from musiq.model import MUSIQ
 
 BACKBONE = Backbone(
+    title="MUSIQ",
     network=MUSIQ,
     cuts={
         "resnet": Cut(lambda net, x: pooled(net.backbone, x), 2048, ("backbone",)),

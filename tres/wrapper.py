@@ -6,6 +6,7 @@ from common.y import Backbone, Cut
 from tres.model import TReS
 
 BACKBONE = Backbone(
+    title="TReS",
     network=TReS,
     cuts={
         "resnet": Cut(lambda net, x: pooled(net.model, x), 2048, ("model",)),

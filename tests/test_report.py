@@ -1,0 +1,260 @@
+"""The report of a sweep, from folders made by hand."""
+
+import csv
+import json
+import re
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import markup
+from common.tables import Head, Results, Sweep, Tally, Variant, figures, sweeps, tables
+from data.catalogue import DATASETS
+from scripts import report
+
+TWO = Variant(seeds=2)
+NAMES = [f"image{i}.png" for i in range(6)]
+MOS = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
+
+
+def entry(place, backbone, dataset, setting, variant=TWO, weights=None):
+    """One place of the paper."""
+    for one in report.grid(variant):
+        found = (one.place, one.backbone, one.target.dataset, one.setting) == (place, backbone, dataset, setting)
+        if found and weights in (None, one.weights):
+            return one
+    raise LookupError(place)
+
+
+def over(values):
+    return {
+        "mean": sum(values) / len(values),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "values": list(values),
+    }
+
+
+def finish(root, cell, srocc, source=(0.5, 0.5), interval=(0.08, 0.14), n=474, adapted=None, kinds=("",) * 6):
+    """A finished cell with these SROCC per seed; PLCC is 0.1 less. adapted: scores per seed, (seeds, 6)."""
+    folder = root / cell.id
+    folder.mkdir(parents=True)
+    dataset = DATASETS[cell.target.dataset]
+    data = {
+        "dataset": dataset.name,
+        "subset": next(iter(dataset.subsets)),
+        "missing": 0,
+        "score_column": "MOS",
+        "direction": dataset.direction,
+        "label_file": "labels.csv",
+    }
+    weights = {"file": "network.pth", "sha256": "0" * 64}
+    sides = {
+        side: {"srocc": over(values), "plcc": over([v - 0.1 for v in values])}
+        for side, values in (("source", source[: len(cell.seeds)]), ("adapted", srocc))
+    }
+    gain = {"mean": sides["adapted"]["srocc"]["mean"] - sides["source"]["srocc"]["mean"], "interval_95": interval}
+    result = {
+        "config": {"id": cell.id, **asdict(cell), "data": data, "weights_file": weights},
+        "environment": {"commit": "abc", "device": "cpu", "torch": "2.6.0"},
+        "n_images": n,
+        **sides,
+        "srocc_gain": gain,
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "run.json").write_text(json.dumps({"seconds": 60.0, "images_per_second": 7.9, "finished": "2026-01-01T00:00:00Z"}))
+    steps = [f"loss_{step + 1}" for step in range(cell.method.niter)]
+    with (folder / "scores.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "type", "mos", "seed", "source_score", "adapted_score", "distortion", *steps])
+        for row, seed in enumerate(cell.seeds):
+            after = MOS if adapted is None else adapted[row]
+            for i, name in enumerate(NAMES):
+                losses = [1.0 / (step + 1) for step in range(len(steps))]
+                writer.writerow([name, kinds[i], MOS[i], seed, MOS[i] * (-1) ** i, after[i], "noise" if i % 2 else "", *losses])
+    return folder
+
+
+def fail(root, cell, reason):
+    (root / "failed").mkdir(exist_ok=True)
+    (root / "failed" / f"{cell.id}.json").write_text(json.dumps({"reason": reason, "cell": asdict(cell)}))
+
+
+def at(shown, name, row, column):
+    """A value by the text of its headings."""
+    (table,) = [one for one in shown if one.name == name]
+    rows = [tuple(head.text for head in heads) for heads in table.rows]
+    columns = [tuple(head.text for head in heads) for heads in table.columns]
+    return table.values[rows.index(row), columns.index(column)]
+
+
+def shown(root, variant=TWO):
+    return tables(Sweep(variant, list(report.grid(variant)), Results.read(root)), DATASETS)
+
+
+def made(root, out, *options):
+    assert report.main([str(root), "--out", str(out), *options]) == 0
+    return [(out / name).read_text(encoding="utf-8") for name in ("index.html", "report.md", "report.tex")]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """No data sets on this machine."""
+    monkeypatch.delenv("IQA_DATA_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_measured_value_stands_beside_the_published_one(tmp_path):
+    root = tmp_path / "sweep"
+    finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.60, 0.62))
+    value = at(shown(root), "Table 1", ("TReS", "TTA-IQA"), ("CID2013", "SROCC"))
+    assert value.published == 0.6032 and value.difference == pytest.approx(0.0068)
+    assert value.close and value.verdict == "helped" and value.images == 474
+    assert at(shown(root), "Table 2", ("TReS", "rank+gc"), ("CID2013", "SROCC")) == value
+    plcc = at(shown(root), "Table 1", ("TReS", "TTA-IQA"), ("CID2013", "PLCC"))
+    assert plcc.measured["mean"] == pytest.approx(0.51) and plcc.gain is None and not plcc.alike
+    assert at(shown(root), "Table 1", ("TReS", "TTA-IQA"), ("PIPAL", "SROCC")).missing == "not run"
+
+    page, markdown, latex = made(root, tmp_path / "out")
+    (cell,) = set(re.findall(r'<td class="helped first">(.*?)</td>', page))
+    lines = ["0.610 ± 0.014", "0.6032 · +0.007 ✓", "▲ +0.110 [+0.080, +0.140]"]
+    assert [re.sub("<[^>]+>", "", line) for line in cell.split("</span>")] == [*lines, ""]
+    line = next(line for line in markdown.splitlines() if line.startswith("| TReS, TTA-IQA |"))
+    assert line.split(" | ")[5] == "**0.610 ± 0.014**<br>paper 0.6032, +0.007 ✓<br>gain +0.110 [+0.080, +0.140], helped"
+    assert line.split(" | ")[1] == "— not run<br>paper 0.6578"
+    assert r"& 0.610 $\pm$ 0.014 & 0.510 $\pm$ 0.014 &" in latex and r"& +0.007 * & $-$0.161 &" in latex
+    for text in (page, markdown, latex):
+        assert "2 of 96 values measured; 1 of 2 lie within 0.01 of the published" in text
+
+
+def test_every_published_value_has_one_place(tmp_path):
+    (root := tmp_path / "sweep").mkdir()
+    empty = shown(root)
+    assert [len(table.values) for table in empty] == [96, 96, 20, 12, 12, 80, 16, 12]
+    assert {value.missing for table in empty for value in table.values.values()} == {"not run"}
+    # The two sources of Table 7 are told apart.
+    finish(root, entry("7", "tres", "koniq10k", "TTA-IQA", weights="tres-live_iqa").cell, (0.5, 0.5), n=10073)
+    assert Tally.of(shown(root)).measured == 1
+    assert at(shown(root), "Table 7", ("TTA-IQA",), ("LIVE-IQA", "KonIQ-10k")).published == 0.522
+
+
+def test_what_is_not_finished_does_not_count(tmp_path):
+    root = tmp_path / "sweep"
+    half = finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
+    (half / "run.json").unlink()
+    finish(root / ".work", entry("1", "tres", "cid2013", "Rotation").cell, (0.6, 0.62))
+    assert not Results.read(root).finished
+    assert report.main([str(root), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_a_failure_is_shown_with_its_reason(tmp_path):
+    root = tmp_path / "sweep"
+    finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
+    fail(root, entry("1", "metaiqa", "pipal", "Rotation").cell, "50% of A_1 & <b>\n#2 ~ {x}^|\\ 漢")
+    page, markdown, latex = made(root, tmp_path / "out")
+    assert "failed<sup>a</sup>" in page and "<b>a</b> failed: 50% of A_1 &amp; &lt;b&gt;" in page and "漢" in page
+    assert "— failed (a)<br>paper 0.3353" in markdown and r"a: failed: 50% of A\_1 &amp; &lt;b>" in markdown
+    assert r"a: failed: 50\% of A\_1 \& \textless{}b\textgreater{} \#2 \textasciitilde{} \{x\}" in latex
+    assert r"\textasciicircum{}\textbar{}\textbackslash{} ?" in latex and latex.isascii()
+
+
+def test_latex_has_as_many_cells_in_each_line_as_columns(tmp_path):
+    root = tmp_path / "sweep"
+    finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
+    for layout, body in re.findall(
+        r"\\begin\{tabular\}\{(l?r+|lr+)\}(.*?)\\end\{tabular\}", made(root, tmp_path / "out")[2], re.S
+    ):
+        for line in body.splitlines():
+            if line.endswith(r"\\") and line.count("&"):
+                spans = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line))
+                assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(layout)
+    assert markup.escaped("--seeds") == "-{}-seeds"
+
+
+def test_the_same_results_give_the_same_bytes_and_are_left_alone(tmp_path):
+    root = tmp_path / "sweep"
+    scores = [[3.0, 1.0, 2.0, 5.0, 4.0, 6.0]] * 2
+    finish(root, entry("1", "tres", "live_iqa", "TTA-IQA").cell, (0.6, 0.62), adapted=scores, kinds=("wn", "jpeg") * 3, n=779)
+    finish(root, entry("fig6", "tres", "cid2013", "niter=2").cell, (0.6, 0.62))
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    first = made(root, tmp_path / "one")
+    assert first == made(root, tmp_path / "two")
+    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    page = first[0]
+    assert "<script" not in page and "@import" not in page and "<link" not in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page) and "url(" not in re.sub(r"url\(#\w+\)", "", page)
+    names = re.findall(r'\bid="([^"]+)"', page)
+    links = set(re.findall(r'(?:href="#|url\(#)([\w-]+)', page))
+    assert links <= set(names)
+    assert page.count("<details>") == 1 and page.count("<svg") == 4 + 1 + 1
+
+
+def test_thumbnails_where_the_data_are_and_names_elsewhere(tmp_path):
+    root, data = tmp_path / "sweep", tmp_path / "data/koniq10k"
+    scores = [[3.0, 1.0, 2.0, 5.0, 4.0, 6.0]] * 2
+    finish(root, entry("1", "tres", "koniq10k", "TTA-IQA").cell, (0.6, 0.62), adapted=scores, n=10073)
+    assert "<img" not in (page := made(root, tmp_path / "one")[0]) and "<td>image5.png</td>" in page
+    (data / "1024x768").mkdir(parents=True)
+    for i, name in enumerate(NAMES):
+        Image.new("RGB", (64, 48), (40 * i, 0, 0)).save(data / "1024x768" / name)
+    rows = "".join(f"{name},{mos}\n" for name, mos in zip(NAMES, MOS))
+    (data / "koniq10k_scores_and_distributions.csv").write_text("image_name,MOS_zscore\n" + rows)
+    page = made(root, tmp_path / "two", "--data-root", str(tmp_path / "data"))[0]
+    assert page.count("<img") >= 2 and "<td>image5.png</td>" not in page
+
+
+def test_one_variant_is_reported_and_the_others_are_named(tmp_path, capsys):
+    root = tmp_path / "sweep"
+    few = Variant(seeds=1, limit=6)
+    finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.60, 0.62))
+    finish(root, entry("1", "tres", "cid2013", "Baseline").cell, (0.5, 0.5))
+    finish(root, entry("1", "tres", "cid2013", "TTA-IQA", few).cell, (0.606,), interval=None, n=6)
+    finish(root, replace(entry("1", "tres", "cid2013", "Baseline").cell, seeds=(7,)), (0.4321,))
+    page, markdown, _ = made(root, tmp_path / "out")
+    assert "2 of 181 cells finished" in markdown and "--protocol paper --seeds 1 --limit-images 6" in page
+    assert "Other results" in page and "0.432" in page and "**0.606" not in markdown
+
+    page, markdown, _ = made(root, tmp_path / "few", "--limit-images", "6")
+    cell = r"\*\*0.606\*\* \(a\)<br>paper 0.6032, \+0.003<br>gain \+0.106 \|"
+    assert "1 of 181 cells finished" in markdown and re.search(cell, markdown)
+    value = at(shown(root, few), "Table 1", ("TReS", "TTA-IQA"), ("CID2013", "SROCC"))
+    assert not value.comparable and not value.alike and value.verdict == ""
+    assert "0 of 181 cells finished" in made(root, tmp_path / "none", "--protocol", "released")[1]
+    assert [sweep.variant for sweep in sweeps(Results.read(root), report.grid)] == [TWO, few]
+
+
+def test_another_band_of_figure_4_is_found(tmp_path):
+    other = TWO._replace(similar=(35.0, 55.0))
+    cell = entry("fig4", "tres", "live_iqa", "rank", other).cell
+    assert cell.id != entry("fig4", "tres", "live_iqa", "rank").cell.id
+    finish(tmp_path / "sweep", cell, (0.3, 0.5), n=200)
+    page, markdown, _ = made(tmp_path / "sweep", tmp_path / "out")
+    assert "DMOS 35 to 55" in markdown and "| rank | **0.400 ± 0.141**" in markdown
+
+
+def test_figure_5_is_by_type_of_distortion(tmp_path):
+    of = entry("fig5", "tres", "live_iqa", "gc")
+    scores = [[1.0, 9.0, 2.0, 8.0, 3.0, 7.0], [1.0, 7.0, 3.0, 8.0, 2.0, 9.0]]  # wn: 1, then 0.5; jpeg: -1, then 1
+    finish(tmp_path, of.cell, (0.1, 0.2), n=6, adapted=scores, kinds=("wn", "jpeg") * 3)
+    shown = figures(Sweep(TWO, list(report.grid(TWO)), Results.read(tmp_path)), DATASETS)
+    assert shown[1].rows == [(Head("all types", "6 images"),), (Head("jpeg", "3 images"),), (Head("wn", "3 images"),)]
+    assert at(shown, "Figure 5", ("wn",), ("gc",)).measured["mean"] == pytest.approx(0.75)
+    assert at(shown, "Figure 5", ("jpeg",), ("gc",)).measured == pytest.approx({"mean": 0.0, "std": 2**0.5})
+    assert at(shown, "Figure 5", ("all types",), ("gc",)).measured["mean"] == pytest.approx(0.15)
+    assert at(shown, "Figure 5", ("jpeg",), ("rank",)).missing == "not run"
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    assert report.main([str(tmp_path / "nowhere"), *out]) == 2
+    (root := tmp_path / "sweep").mkdir()
+    assert report.main([str(root), "--out", str(root / "report")]) == 2 and not list(root.iterdir())
+    moved = finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
+    moved.rename(root / "0123456789abcdef")
+    assert report.main([str(root), *out]) == 2
+    (root / "0123456789abcdef" / "result.json").write_text('{"config"')
+    assert report.main([str(root), *out]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4 and all(line.startswith("error: ") for line in errors)
+    assert not (tmp_path / "out").exists()
