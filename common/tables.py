@@ -310,10 +310,11 @@ class Tally(NamedTuple):
 
 
 class Dataset(Interface):
-    """What a table needs to know of a data set. released: the subset that the paper uses."""
+    """What a table needs to know of a data set. released: the subset that the paper uses. subsets: to number of images."""
 
     title: str
     released: str
+    subsets: Mapping[str, int | None]
 
 
 class Layout(NamedTuple):
@@ -419,8 +420,11 @@ def _remarks(result: Result, datasets: Mapping[str, Dataset]) -> Iterator[str]:
         yield f"on {n} images of the data set only (--limit-images)"
     if data["subset"] != (released := datasets[data["dataset"]].released):
         yield f"on the subset {data['subset']}; the paper's is {released}"
+    whole = datasets[data["dataset"]].subsets[data["subset"]]
     if data["missing"]:
         yield f"{data['missing']} images of the data set were missing"
+    elif limit is None and result.config["target"]["between"] is None and whole not in (None, n):
+        yield f"on {_images([n])}; the data set has {whole:,}"
 
 
 def _images(sizes: Iterable[int]) -> str:

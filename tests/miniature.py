@@ -29,10 +29,15 @@ LIVE = {
 SIMILAR = ("--similar-dmos", "35", "65")
 
 
+def network() -> SmallNet:
+    """In double precision, so that no machine ranks the images otherwise."""
+    return SmallNet().double()
+
+
 def small(backbone: Backbone) -> Backbone:
     """The same protocols, on views of 32 pixels and with a small network."""
     protocols = {name: replace(one, view=replace(one.view, size=32)) for name, one in backbone.protocols.items()}
-    return replace(backbone, network=SmallNet, cuts=CUTS, protocols=protocols)
+    return replace(backbone, network=network, cuts=CUTS, protocols=protocols)
 
 
 def build(root: Path) -> tuple[Path, Path]:
@@ -49,7 +54,7 @@ def build(root: Path) -> tuple[Path, Path]:
     for number, name in enumerate(name for names in SOURCES.values() for name in names):
         with torch.random.fork_rng():
             torch.manual_seed(number)
-            torch.save(SmallNet().state_dict(), files / known[name].file)
+            torch.save(network().state_dict(), files / known[name].file)
     return data, files
 
 

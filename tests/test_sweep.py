@@ -17,10 +17,11 @@ from common.backbones import BACKBONES
 from common.cell import Setting, forwards
 from common.grid import published
 from common.sweep import Store, jobs
-from scripts import all_expt, reproduce_cell
+from scripts import all_expt, report, reproduce_cell
 from tests import miniature
 
 ROOT = Path(__file__).parent.parent
+EXPECTED = Path(__file__).parent / "golden/miniature_report.md"
 SOME = ("--backbones", "tres", "--tables", "1", "3", "--datasets", "pipal", "live_iqa", "--seeds", "2")
 
 
@@ -132,6 +133,21 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
     assert content(tmp_path) == alone
     assert all(content(tmp_path)[name] == value for name, value in before.items())
     assert not list(tmp_path.glob(".work/*"))
+
+
+def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
+    """Every table and figure with all four networks, and what the report says of them, beside a report that was looked at."""
+    assert all_expt.main(miniature.options(root, tmp_path / "results", "--seeds", "2")) == 0
+    assert "181 of 181 cells" in capsys.readouterr().out
+    assert report.main([str(tmp_path / "results"), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]) == 0
+    made, expected = (path.read_text(encoding="utf-8") for path in (tmp_path / "out/report.md", EXPECTED))
+    number = re.compile(r"[-+]?\d+\.\d+")
+    hint = f"if the change is meant, look at {tmp_path / 'out' / 'index.html'}, and copy report.md to {EXPECTED}"
+    assert number.sub("#", made) == number.sub("#", expected), hint
+    values = [[float(value) for value in number.findall(text)] for text in (made, expected)]
+    assert values[0] == pytest.approx(values[1], abs=0.002), hint
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<img") > 20 and page.count("<svg") > 60  # photographs; 16 networks and data sets, four drawings each
 
 
 def test_two_sweeps_at_once_share_the_work(root, tmp_path, alone):
