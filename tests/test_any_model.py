@@ -101,7 +101,7 @@ def made(make):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_laws_hold(name):
     make, features, classes, after = NETWORKS[name]
-    network = made(make)
+    network = made(make).train()
     untouched = made(make)
     norms = {n for n, m in network.named_modules() if type(m).__name__ in classes}
     y = wrap(network, features, size=SIDE)
@@ -192,6 +192,18 @@ def test_features_are_pooled(reshape, pool, width):
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     assert y.cut.width == width
     torch.testing.assert_close(y.features(x), pool(reshape(network[0](x))))
+
+
+def test_features_of_several_crops_are_averaged():
+    def forward(net, x):
+        crops = torch.stack((x[..., :8], x[..., 8:]), dim=1).flatten(0, 1)
+        return net.end(net.body(crops)).view(-1, 2).mean(1)
+
+    network = with_forward(forward)
+    y = wrap(network, "body", size=16)
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    left, right = (network.body(part).mean((2, 3)) for part in x.chunk(2, dim=3))
+    torch.testing.assert_close(y.features(x), (left + right) / 2)
 
 
 @pytest.mark.parametrize(
@@ -289,18 +301,31 @@ def test_a_layer_norm_of_the_networks_own_adapts():
     assert wrap(network, "2", size=16).cut.extractor == ("1",)
 
 
+def test_a_metric_of_pyiqa():
+    pyiqa = pytest.importorskip("pyiqa")
+    metric = pyiqa.create_metric("topiq_nr", device="cpu", pretrained=False, backbone_pretrain=False)
+    options = {"size": 64, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    with pytest.raises(UserError, match="no gradient flows"):
+        wrap(metric, "net.semantic_model.layer4", **options)
+    y = wrap(metric.net, "semantic_model.layer4", **options)
+    batch = make_batch(4, 1, side=64)
+    (outcome,) = Adapter(y, PAPER, replace(METHODS["gc"], niter=1))([batch])
+    torch.testing.assert_close(outcome.source, metric(batch.clean.float()).squeeze(1))
+    assert not torch.equal(outcome.adapted, outcome.source)
+
+
 class Half(nn.Module):
     """Half of the rows from one crop, half from another, crop by crop."""
 
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm2d(3)
-        self.relu = nn.ReLU()
+        self.relu, self.sum = nn.ReLU(), nn.Identity()
         self.head = nn.Linear(3, 1)
 
     def forward(self, x):
-        crops = self.norm(torch.cat((x[..., ::2, :], x[..., 1::2, :])))
-        return self.head(self.relu(sum(crops.chunk(2))).mean((2, 3)))
+        crops = self.relu(self.norm(torch.cat((x[..., ::2, :], x[..., 1::2, :]))))
+        return self.head(self.sum(sum(crops.chunk(2))).mean((2, 3)))
 
 
 def compiled():
@@ -399,7 +424,8 @@ MISTAKES = {
     "no class token": (plain, {"adapt": ("cls",)}, "no class token"),
     "no gradient": (lambda: with_forward(no_grad_body), {}, "no gradient flows from 'body' back to 1 BatchNorm2d (body.1)"),
     "tokens first": (lambda: plain(lambda: Encoder(batch_first=False)), {"features": "out"}, "images must lie along the first"),
-    "crop by crop": (lambda: plain(Half), {"features": "relu"}, "the images of a batch mix in norm"),
+    "crop by crop": (lambda: plain(Half), {"features": "relu"}, "output of 'relu' for an image changes with the others"),
+    "crops inside": (lambda: plain(Half), {"features": "sum"}, "the images of a batch mix in norm"),
     "std": (plain, {"std": (1, 1)}, "must be three numbers each"),
 }
 
