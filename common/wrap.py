@@ -45,7 +45,7 @@ def wrap(
     size: side of the images that it is tried on; for another than 224 the protocol needs a View of that size too.
     mean, std: of the three channels, which images in [0, 1] are normalised by; 0 and 1 for a network that does it itself.
 
-    Raises UserError where the network cannot be adapted, or its scores cannot be told from noise.
+    Raises UserError, with what to do, where it cannot be adapted or gives no score that depends on the image alone.
     """
     _check_kind(network)
     cut = _module(network, features)
@@ -172,7 +172,7 @@ def _run(forward: Callable[[Tensor], Any], images: Tensor) -> Any:
     except Exception as error:  # whatever a stranger's network may raise
         fault = str(error).partition("\n")[0][:200]
         raise UserError(
-            f"the network fails on images {tuple(images.shape)} ({type(error).__name__}: {fault}); does it take another size=?"
+            f"a forward pass on images {tuple(images.shape)} fails ({type(error).__name__}: {fault}): check size= and score="
         ) from error
 
 
@@ -188,13 +188,16 @@ def _tried(
         if module is cut:
             outputs.append(output)
 
+    def scored(x: Tensor) -> Tensor:
+        return _scores(score, network(x))
+
     hooks = [module.register_forward_hook(partial(note, name)) for name, module in network.named_modules()]
     try:
-        output = _run(network, images)
+        scores = _run(scored, images)
     finally:
         for hook in hooks:
             hook.remove()
-    _check_scores(_scores(score, output), _scores(score, _run(network, images[:1])), len(images))
+    _check_scores(scores, _run(scored, images[:1]), len(images))
     if len(outputs) != 1:
         raise UserError(_not_once(network, features, len(outputs), ran))
     (found,) = outputs

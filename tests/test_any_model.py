@@ -3,10 +3,12 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision.models as tv
+from PIL import Image
 from timm.models.resnetv2 import ResNetV2
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
@@ -18,6 +20,7 @@ from common.episodes import EpisodeState, inhabit
 from common.errors import UserError
 from common.protocols import METHODS, PAPER
 from common.wrap import wrap
+from examples import own_model
 from tests.conftest import make_batch
 
 SIDE = 48
@@ -107,7 +110,7 @@ def test_the_laws_hold(name):
     y = wrap(network, features, size=SIDE)
     assert {part.removeprefix("network.") for part in y.adaptable(y.cut.adapt).layers} == norms - set(after)
     y.draw_head(0)
-    adapter = Adapter(y, PAPER, replace(METHODS["rank+gc"], niter=2))
+    adapter = Adapter(y, PAPER, replace(METHODS["rank+gc"], niter=1))
     batches = [make_batch(4, 1, side=SIDE), make_batch(4, 2, side=SIDE)]
     images = together(y, batches[:1])
     source = consult(y, images, PAPER, choose=True)
@@ -314,6 +317,20 @@ def test_a_metric_of_pyiqa():
     assert not torch.equal(outcome.adapted, outcome.source)
 
 
+def test_the_example_scores_a_folder(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(rng.integers(256, size=(24, 32, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    network = timm.create_model("resnet18", num_classes=1)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    assert own_model.main([str(tmp_path), "--weights", str(tmp_path / "weights.pth")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == [f"{i}.png" for i in range(4)]
+    assert all(line[2] != line[4] for line in lines)
+    assert own_model.main([str(tmp_path / "none")]) == 2
+    assert "no images there" in capsys.readouterr().err
+
+
 class Half(nn.Module):
     """Half of the rows from one crop, half from another, crop by crop."""
 
@@ -383,7 +400,11 @@ MISTAKES = {
         "'body' is not called in a forward pass: choose a module that is, such as 'body.1' or 'body.0'",
     ),
     "called twice": (lambda: with_forward(lambda net, x: net.end(net.body(x) + net.body(x.flip(3)))), {}, "runs 2 times"),
-    "fixed size": (lambda: made(NETWORKS["timm vit"][0]), {"features": "norm"}, "fails on images (3, 3, 16, 16) (AssertionError"),
+    "fixed size": (
+        lambda: made(NETWORKS["timm vit"][0]),
+        {"features": "norm"},
+        "on images (3, 3, 16, 16) fails (AssertionError: ",
+    ),
     "many outputs": (
         lambda: plain(lambda: nn.Sequential(Plain().body, nn.Flatten(), nn.Linear(384, 10))),
         {"features": "0"},
@@ -396,6 +417,7 @@ MISTAKES = {
     ),
     "dict": (lambda: with_forward(lambda net, x: {"mos": net.end(net.body(x)), "z": x}), {}, "is a dict of 'mos', 'z', not"),
     "wrong score": (plain, {"score": lambda out: out.expand(-1, 2)}, "what score() returns is a tensor (3, 2), not"),
+    "failing score": (plain, {"score": lambda out: out["mos"]}, "fails (IndexError: "),
     "one for all": (lambda: with_forward(lambda net, x: net.end(net.body(x)).mean()), {}, "gives 1 scores for 3 images"),
     "constant": (
         lambda: with_forward(lambda net, x: net.end(net.body(x)) * 0 + 2),
