@@ -403,7 +403,7 @@ MISTAKES = {
     "fixed size": (
         lambda: made(NETWORKS["timm vit"][0]),
         {"features": "norm"},
-        "on images (3, 3, 16, 16) fails (AssertionError: ",
+        "(3, 3, 16, 16) fails (AssertionError: ",
     ),
     "many outputs": (
         lambda: plain(lambda: nn.Sequential(Plain().body, nn.Flatten(), nn.Linear(384, 10))),
