@@ -89,7 +89,7 @@ class Done(NamedTuple):
 
 
 def episodes_of(
-    wrap: Callable[[Protocol], YNetwork],
+    network: YNetwork | Callable[[Protocol], YNetwork],
     photographs: Sequence[Photograph],
     settings: Sequence[Setting],
     seed: int,
@@ -107,7 +107,7 @@ def episodes_of(
     that differ in the number of steps alone the longer run passes through the shorter. So they must agree on what views and
     source scores are made by: ValueError otherwise.
 
-    wrap: the Y that a protocol asks for, all around the same network. at_once: how many episodes run at once; no score depends on
+    network: a Y, or what makes the one that a protocol asks for, all around the same network. at_once: how many episodes run at once; no score depends on
     it beyond rounding, nor on workers, nor on the other settings. resize: (height, width) that the data set is brought to before
     the crop. finished: (setting, number of the batch) that need not be run. tell: is told the name of what was done, and for how
     many images how many forward-equivalents each.
@@ -118,7 +118,7 @@ def episodes_of(
     runs = _runs(settings)
     types = tuple(kind for kind in TYPES if any(kind in setting.method.types for setting in settings))
     chooses = any(setting.method.chooses for setting in settings)
-    adapters = _adapters(wrap, [settings[run[-1]] for run in runs], seed)
+    adapters = _adapters(network, [settings[run[-1]] for run in runs], seed)
     order = batch_order(photographs, seed, batch_size)
     numbers = [n for n in range(len(order)) if not all(finished(index, n) for index in range(len(settings)))]
     second_views = tuple(kind for kind in SECOND_VIEWS if any(kind in setting.method.second_views for setting in settings))
@@ -147,7 +147,7 @@ def episodes_of(
 
 
 def run_cells(
-    wrap: Callable[[Protocol], YNetwork],
+    network: YNetwork | Callable[[Protocol], YNetwork],
     photographs: Sequence[Photograph],
     settings: Sequence[Setting],
     *,
@@ -172,7 +172,7 @@ def run_cells(
             bar.update(images * work / per_image)
 
         for row, seed in enumerate(seeds):
-            for done in episodes_of(wrap, photographs, settings, seed, tell=tell, **options):
+            for done in episodes_of(network, photographs, settings, seed, tell=tell, **options):
                 found[done.setting].record(row, done.batch.indices, done.outcome, done.batch.enlarged, done.seconds)
     return found
 
@@ -202,14 +202,14 @@ def _runs(settings: Sequence[Setting]) -> list[list[int]]:
     return [sorted(run, key=lambda index: settings[index].method.niter) for run in alike.values()]
 
 
-def _adapters(wrap: Callable[[Protocol], YNetwork], settings: Sequence[Setting], seed: int) -> list[Adapter]:
+def _adapters(network: YNetwork | Callable[[Protocol], YNetwork], settings: Sequence[Setting], seed: int) -> list[Adapter]:
     """One for each setting; those whose heads are alike share a Y."""
     wrapped: dict[tuple, YNetwork] = {}
     adapters = []
     for protocol, method in settings:
         head = protocol.cut, protocol.projection, protocol.rotation_classifier
         if head not in wrapped:
-            wrapped[head] = wrap(protocol)
+            wrapped[head] = network if isinstance(network, YNetwork) else network(protocol)
             wrapped[head].draw_head(seed)
         adapters.append(Adapter(wrapped[head], protocol, method))
     return adapters

@@ -330,11 +330,11 @@ class Layout(NamedTuple):
 LAYOUTS = (
     Layout("1", "Four networks on four data sets", ("backbone", "setting"), ("dataset", "metric")),
     Layout("2", "Rank loss, group contrastive loss (gc), and both", ("backbone", "setting"), ("dataset", "metric")),
-    Layout("3", "Distortions to compare by; TReS, rank, SROCC", ("dataset",), ("setting",), 3),
-    Layout("4", "Share p of the batch in each group; TReS, gc, SROCC", ("dataset",), ("setting",)),
-    Layout("5", "Number of groups; TReS, gc, SROCC", ("dataset",), ("setting",)),
+    Layout("3", "Distortions to compare by; rank, SROCC", ("dataset",), ("setting",), 3),
+    Layout("4", "Share p of the batch in each group; gc, SROCC", ("dataset",), ("setting",)),
+    Layout("5", "Number of groups; gc, SROCC", ("dataset",), ("setting",)),
     Layout("6", "Parameters that adapt; rank+gc", ("backbone", "setting"), ("dataset", "metric")),
-    Layout("7", "TReS from two sources, SROCC", ("setting",), ("weights", "dataset"), 3),
+    Layout("7", "Two sources; SROCC", ("setting",), ("weights", "dataset"), 3),
     Layout("8", "DSLR, restored low-light photographs; SROCC", ("setting",), ("backbone",), 3),
 )
 
@@ -376,6 +376,8 @@ def _table(
         return Head(titles.get(field, name.replace("=", " = ")))
 
     title = layout.title
+    if "backbone" not in (*layout.rows, *layout.columns):
+        title += f"; {BACKBONES[numbers[0].backbone].title}"
     if sizes and "dataset" not in (*layout.rows, *layout.columns):
         title += f"; {_images(set().union(*sizes.values()))}"
     return Table(
@@ -448,7 +450,7 @@ def _figure_4(entries: Sequence[Entry], sweep: Sweep, datasets: Mapping[str, Dat
     low, high = entries[0].target.between
     return _list(
         "Figure 4",
-        f"LIVE-IQA images of similar quality, DMOS {low:g} to {high:g}; TReS",
+        f"LIVE-IQA images of similar quality, DMOS {low:g} to {high:g}; {BACKBONES[entries[0].backbone].title}",
         {entry.setting: _value(sweep.outcome(entry), "srocc", entry.cell.method.adapts, datasets) for entry in entries},
     )
 
@@ -476,7 +478,8 @@ def _figure_5(entries: Sequence[Entry], sweep: Sweep, datasets: Mapping[str, Dat
                 row[column] = Value(measured=measured, images=n, remarks=whole[column].remarks)
     return Table(
         "Figure 5",
-        f"Bad images of LIVE-IQA, DMOS above {entries[0].target.between[0]:g}, by type of distortion; TReS",
+        f"Bad images of LIVE-IQA, DMOS above {entries[0].target.between[0]:g}, by type of distortion; "
+        f"{BACKBONES[entries[0].backbone].title}",
         [(Head(kind, _images({value.images for value in row if value.measured})),) for kind, row in rows.items()],
         [(Head(entry.setting),) for entry in entries],
         {(k, column): value for k, row in enumerate(rows.values()) for column, value in enumerate(row)},
@@ -492,7 +495,8 @@ def _figure_6(entries: Sequence[Entry], sweep: Sweep, datasets: Mapping[str, Dat
         values["Baseline"] = Value(measured=done.found["source"]["srocc"], images=done.found["n_images"], remarks=remarks)
     for entry, outcome in zip(entries, outcomes):
         values[_count(entry.cell.method.niter, "step")] = _value(outcome, "srocc", True, datasets)
-    return _list("Figure 6", f"Number of steps; TReS on {datasets[entries[0].target.dataset].title}, rank+gc", values)
+    network, dataset = BACKBONES[entries[0].backbone].title, datasets[entries[0].target.dataset].title
+    return _list("Figure 6", f"Number of steps; {network} on {dataset}, rank+gc", values)
 
 
 def srocc_by_type(result: Result) -> dict[str, tuple[dict, int]]:

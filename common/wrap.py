@@ -36,15 +36,16 @@ def wrap(
     The network itself is not changed, except that it is frozen and put in eval mode, as a source is.
 
     features: dotted name of the module where the extractor ends, visited once in a forward pass. Its output becomes the features:
-    (N, C, H, W) or (N, H, W, C) averaged over H and W, (N, T, D) over all tokens, the class token among them, (N, D) as it is. To
-    read the class token alone, name a module that comes after its choice. The losses run the network no further than this.
-    score: from the network's output to (N,), larger = better; needed unless that output is (N,) or (N, 1) and so directed.
+    (N, C, H, W) or (N, H, W, C) averaged over H and W, (N, T, D) over all tokens, the class token among them, (N, D) as it is;
+    and over crops, where the network takes several of an image. To read the class token alone, name a module that comes after its
+    choice. The losses run the network no further than this.
+    score: from the network's output to (N,), larger = better; needed unless the output is that, or (N, 1).
     adapt: kinds of what adapts, of "bn", "ln" (LayerNorm and RMSNorm), "gn", "cls" (the class token); a method may ask for fewer.
     By default batch normalisation; layer and group normalisation where the extractor has none.
     size: side of the images that it is tried on; for another than 224 the protocol needs a View of that size too.
     mean, std: of the three channels, which images in [0, 1] are normalised by; 0 and 1 for a network that does it itself.
 
-    Raises UserError where the network cannot be adapted, or its scores cannot be told from noise.
+    Raises UserError, with what to do, where it cannot be adapted or gives no score that depends on the image alone.
     """
     _check_kind(network)
     cut = _module(network, features)
@@ -85,24 +86,27 @@ def _extracted(features: str, network: nn.Module, x: Tensor) -> Tensor:
     try:
         network(x)
     except _Reached as reached:
-        return _pooled(reached.output)
+        return _pooled(reached.output, len(x))
     finally:
         hook.remove()
     raise UserError(f"{features!r} did not run on images of shape {tuple(x.shape)}: choose a module that always does")
 
 
-def _pooled(output: Tensor) -> Tensor:
-    """(N, C, H, W), (N, H, W, C), (N, T, D) or (N, D) -> (N, D). Images are square, which tells the first two apart."""
+def _pooled(output: Tensor, n: int) -> Tensor:
+    """(N, C, H, W), (N, H, W, C), (N, T, D) or (N, D) -> (n, D), the mean over crops where N is a multiple of n. Images
+    are square, which tells the first two apart."""
     if output.ndim == 4:
         channels_last = output.shape[1] == output.shape[2] != output.shape[3]
-        return output.mean((1, 2) if channels_last else (2, 3))
-    return output.mean(1) if output.ndim == 3 else output
+        output = output.mean((1, 2) if channels_last else (2, 3))
+    elif output.ndim == 3:
+        output = output.mean(1)
+    return output if len(output) == n else output.unflatten(0, (n, -1)).mean(1)
 
 
 def _scores(score: Callable[[Any], Tensor] | None, output: Any) -> Tensor:
     """What a network returns -> (N,)."""
     found = output if score is None else score(output)
-    if isinstance(found, Tensor) and found.is_floating_point() and (found.ndim < 2 or found.shape[1:] == (1,)):
+    if isinstance(found, Tensor) and found.is_floating_point() and set(found.shape[1:]) <= {1}:
         return found.reshape(-1)  # some squeeze the score of a single image to a scalar
     whose = "the network's output" if score is None else "what score() returns"
     raise UserError(f"{whose} is {_described(found)}, not one number per image: give score=, a function from the output to (N,)")
@@ -168,7 +172,7 @@ def _run(forward: Callable[[Tensor], Any], images: Tensor) -> Any:
     except Exception as error:  # whatever a stranger's network may raise
         fault = str(error).partition("\n")[0][:200]
         raise UserError(
-            f"the network fails on images {tuple(images.shape)} ({type(error).__name__}: {fault}); does it take another size=?"
+            f"a forward pass on images {tuple(images.shape)} fails ({type(error).__name__}: {fault}): check size= and score="
         ) from error
 
 
@@ -184,22 +188,28 @@ def _tried(
         if module is cut:
             outputs.append(output)
 
+    def scored(x: Tensor) -> Tensor:
+        return _scores(score, network(x))
+
     hooks = [module.register_forward_hook(partial(note, name)) for name, module in network.named_modules()]
     try:
-        output = _run(network, images)
+        scores = _run(scored, images)
     finally:
         for hook in hooks:
             hook.remove()
-    _check_scores(_scores(score, output), _scores(score, _run(network, images[:1])), len(images))
+    _check_scores(scores, _run(scored, images[:1]), len(images))
     if len(outputs) != 1:
         raise UserError(_not_once(network, features, len(outputs), ran))
     (found,) = outputs
-    if not (isinstance(found, Tensor) and 2 <= found.ndim <= 4 and len(found) == len(images)):
+    if not (isinstance(found, Tensor) and 2 <= found.ndim <= 4 and len(found) % len(images) == 0):
         raise UserError(
             f"the output of {features!r} for {len(images)} images is {_described(found)}: choose a module that returns "
             "one tensor, (N, C, H, W), (N, H, W, C), (N, T, D) or (N, D)"
         )
-    return ran, _pooled(found).shape[1]
+    several, alone = _pooled(found, len(images)), _extracted(features, network, images[:1])
+    if _mixed(several, alone):
+        raise UserError(f"the output of {features!r} for an image changes with the others of its batch: choose another module")
+    return ran, several.shape[1]
 
 
 def _check_scores(scores: Tensor, alone: Tensor, n: int) -> None:
@@ -214,12 +224,17 @@ def _check_scores(scores: Tensor, alone: Tensor, n: int) -> None:
         raise UserError(
             f"the network gives {n} different images the same score, {float(scores[0]):g}: is its last layer trained?"
         )
-    # Rounding differs with the size of a batch, by up to a thousandth on a GPU; this is about networks that mix images.
-    if (scores[0] - alone[0]).abs() > 0.05 * (scores.max() - scores.min()) + 1e-3 * scores.abs().max():
+    if _mixed(scores, alone):
         raise UserError(
             f"the network scores an image {float(alone[0]):.4g} alone and {float(scores[0]):.4g} among others: a score must "
             "depend on its image only; batch normalisation without running statistics or random crops may be why"
         )
+
+
+def _mixed(several: Tensor, alone: Tensor) -> bool:
+    """Whether the first of several results is another one than alone, beyond what rounding does: a thousandth on a GPU."""
+    spread = (several.amax(0) - several.amin(0)).max()
+    return bool((several[0] - alone[0]).abs().max() > 0.05 * spread + 1e-3 * several.abs().max())
 
 
 def _not_once(network: nn.Module, features: str, times: int, ran: Sequence[str]) -> str:

@@ -3,10 +3,12 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision.models as tv
+from PIL import Image
 from timm.models.resnetv2 import ResNetV2
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
@@ -18,6 +20,7 @@ from common.episodes import EpisodeState, inhabit
 from common.errors import UserError
 from common.protocols import METHODS, PAPER
 from common.wrap import wrap
+from examples import own_model
 from tests.conftest import make_batch
 
 SIDE = 48
@@ -101,13 +104,13 @@ def made(make):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_laws_hold(name):
     make, features, classes, after = NETWORKS[name]
-    network = made(make)
+    network = made(make).train()
     untouched = made(make)
     norms = {n for n, m in network.named_modules() if type(m).__name__ in classes}
     y = wrap(network, features, size=SIDE)
     assert {part.removeprefix("network.") for part in y.adaptable(y.cut.adapt).layers} == norms - set(after)
     y.draw_head(0)
-    adapter = Adapter(y, PAPER, replace(METHODS["rank+gc"], niter=2))
+    adapter = Adapter(y, PAPER, replace(METHODS["rank+gc"], niter=1))
     batches = [make_batch(4, 1, side=SIDE), make_batch(4, 2, side=SIDE)]
     images = together(y, batches[:1])
     source = consult(y, images, PAPER, choose=True)
@@ -192,6 +195,18 @@ def test_features_are_pooled(reshape, pool, width):
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     assert y.cut.width == width
     torch.testing.assert_close(y.features(x), pool(reshape(network[0](x))))
+
+
+def test_features_of_several_crops_are_averaged():
+    def forward(net, x):
+        crops = torch.stack((x[..., :8], x[..., 8:]), dim=1).flatten(0, 1)
+        return net.end(net.body(crops)).view(-1, 2).mean(1)
+
+    network = with_forward(forward)
+    y = wrap(network, "body", size=16)
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    left, right = (network.body(part).mean((2, 3)) for part in x.chunk(2, dim=3))
+    torch.testing.assert_close(y.features(x), (left + right) / 2)
 
 
 @pytest.mark.parametrize(
@@ -289,18 +304,45 @@ def test_a_layer_norm_of_the_networks_own_adapts():
     assert wrap(network, "2", size=16).cut.extractor == ("1",)
 
 
+def test_a_metric_of_pyiqa():
+    pyiqa = pytest.importorskip("pyiqa")
+    metric = pyiqa.create_metric("topiq_nr", device="cpu", pretrained=False, backbone_pretrain=False)
+    options = {"size": 64, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    with pytest.raises(UserError, match="no gradient flows"):
+        wrap(metric, "net.semantic_model.layer4", **options)
+    y = wrap(metric.net, "semantic_model.layer4", **options)
+    batch = make_batch(4, 1, side=64)
+    (outcome,) = Adapter(y, PAPER, replace(METHODS["gc"], niter=1))([batch])
+    torch.testing.assert_close(outcome.source, metric(batch.clean.float()).squeeze(1))
+    assert not torch.equal(outcome.adapted, outcome.source)
+
+
+def test_the_example_scores_a_folder(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(rng.integers(256, size=(24, 32, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    network = timm.create_model("resnet18", num_classes=1)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    assert own_model.main([str(tmp_path), "--weights", str(tmp_path / "weights.pth")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == [f"{i}.png" for i in range(4)]
+    assert all(line[2] != line[4] for line in lines)
+    assert own_model.main([str(tmp_path / "none")]) == 2
+    assert "no images there" in capsys.readouterr().err
+
+
 class Half(nn.Module):
     """Half of the rows from one crop, half from another, crop by crop."""
 
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm2d(3)
-        self.relu = nn.ReLU()
+        self.relu, self.sum = nn.ReLU(), nn.Identity()
         self.head = nn.Linear(3, 1)
 
     def forward(self, x):
-        crops = self.norm(torch.cat((x[..., ::2, :], x[..., 1::2, :])))
-        return self.head(self.relu(sum(crops.chunk(2))).mean((2, 3)))
+        crops = self.relu(self.norm(torch.cat((x[..., ::2, :], x[..., 1::2, :]))))
+        return self.head(self.sum(sum(crops.chunk(2))).mean((2, 3)))
 
 
 def compiled():
@@ -358,7 +400,11 @@ MISTAKES = {
         "'body' is not called in a forward pass: choose a module that is, such as 'body.1' or 'body.0'",
     ),
     "called twice": (lambda: with_forward(lambda net, x: net.end(net.body(x) + net.body(x.flip(3)))), {}, "runs 2 times"),
-    "fixed size": (lambda: made(NETWORKS["timm vit"][0]), {"features": "norm"}, "fails on images (3, 3, 16, 16) (AssertionError"),
+    "fixed size": (
+        lambda: made(NETWORKS["timm vit"][0]),
+        {"features": "norm"},
+        "(3, 3, 16, 16) fails (AssertionError: ",
+    ),
     "many outputs": (
         lambda: plain(lambda: nn.Sequential(Plain().body, nn.Flatten(), nn.Linear(384, 10))),
         {"features": "0"},
@@ -371,6 +417,7 @@ MISTAKES = {
     ),
     "dict": (lambda: with_forward(lambda net, x: {"mos": net.end(net.body(x)), "z": x}), {}, "is a dict of 'mos', 'z', not"),
     "wrong score": (plain, {"score": lambda out: out.expand(-1, 2)}, "what score() returns is a tensor (3, 2), not"),
+    "failing score": (plain, {"score": lambda out: out["mos"]}, "fails (IndexError: "),
     "one for all": (lambda: with_forward(lambda net, x: net.end(net.body(x)).mean()), {}, "gives 1 scores for 3 images"),
     "constant": (
         lambda: with_forward(lambda net, x: net.end(net.body(x)) * 0 + 2),
@@ -399,7 +446,8 @@ MISTAKES = {
     "no class token": (plain, {"adapt": ("cls",)}, "no class token"),
     "no gradient": (lambda: with_forward(no_grad_body), {}, "no gradient flows from 'body' back to 1 BatchNorm2d (body.1)"),
     "tokens first": (lambda: plain(lambda: Encoder(batch_first=False)), {"features": "out"}, "images must lie along the first"),
-    "crop by crop": (lambda: plain(Half), {"features": "relu"}, "the images of a batch mix in norm"),
+    "crop by crop": (lambda: plain(Half), {"features": "relu"}, "output of 'relu' for an image changes with the others"),
+    "crops inside": (lambda: plain(Half), {"features": "sum"}, "the images of a batch mix in norm"),
     "std": (plain, {"std": (1, 1)}, "must be three numbers each"),
 }
 

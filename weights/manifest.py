@@ -76,7 +76,7 @@ def find(name: str, known: Mapping[str, Checkpoint]) -> Checkpoint:
     return known[name]
 
 
-def located(name_or_file: str, folder: Path = FILES) -> Path:
+def located(name_or_file: str, folder: Path | None = None) -> Path:
     """The checkpoint of a --weights option: a file, or the name of one that was downloaded.
 
     Raises UserError with the command that downloads it.
@@ -84,7 +84,7 @@ def located(name_or_file: str, folder: Path = FILES) -> Path:
     known = read()
     if name_or_file not in known or Path(name_or_file).is_file():
         return Path(name_or_file)
-    path = folder / known[name_or_file].file
+    path = (FILES if folder is None else folder) / known[name_or_file].file
     if not path.is_file():
         raise UserError(f"{name_or_file} is not there yet: python -m scripts.download_weights {name_or_file}")
     return path
