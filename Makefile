@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/python -m scripts.demo --out results/demo
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .

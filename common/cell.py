@@ -107,10 +107,10 @@ def episodes_of(
     that differ in the number of steps alone the longer run passes through the shorter. So they must agree on what views and
     source scores are made by: ValueError otherwise.
 
-    network: a Y, or what makes the one that a protocol asks for, all around the same network. at_once: how many episodes run at once; no score depends on
-    it beyond rounding, nor on workers, nor on the other settings. resize: (height, width) that the data set is brought to before
-    the crop. finished: (setting, number of the batch) that need not be run. tell: is told the name of what was done, and for how
-    many images how many forward-equivalents each.
+    network: a Y, or what makes the one that a protocol asks for, all around the same network. at_once: how many episodes run at
+    once; no score depends on it beyond rounding, nor on workers, nor on the other settings. resize: (height, width) that the data
+    set is brought to before the crop. finished: (setting, number of the batch) that need not be run. tell: is told the name of
+    what was done, and for how many images how many forward-equivalents each.
     """
     first = settings[0].protocol
     if any(before_episodes(setting.protocol) != before_episodes(first) for setting in settings):

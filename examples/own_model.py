@@ -14,11 +14,10 @@ from common.batches import Photograph
 from common.cell import Setting, run_cells
 from common.cli import Parser
 from common.errors import UserError, command
+from common.images import SUFFIXES
 from common.protocols import METHODS, PAPER
 from common.wrap import wrap
 from weights.loading import load_weights
-
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @command

@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_weights(y.network, output)
     y.network.eval()
     source = Setting(protocol, METHODS["source"])
-    (scores,) = run_cells(lambda _: y, parts.test, [source], seeds=HELD_OUT_SEEDS, workers=workers, resize=reading.dataset.resize)
+    (scores,) = run_cells(y, parts.test, [source], seeds=HELD_OUT_SEEDS, workers=workers, resize=reading.dataset.resize)
     held_out = summary(scores, parts.test)
     result = {
         "file": output.name,

@@ -119,14 +119,14 @@ def test_cells_that_share_work_equal_cells_alone(photographs):
     methods = [*METHODS.values(), replace(METHODS["rank"], distortion="blur"), replace(METHODS["rank+gc"], niter=1)]
     settings = [Setting(protocol, method) for method in methods]
     settings += [Setting(replace(protocol, lr=1e-2), METHODS["gc"])]
-    together = run_cells(lambda _: make_small(), images, settings, seeds=(0, 3), progress=False)
+    together = run_cells(make_small(), images, settings, seeds=(0, 3), progress=False)
     for setting, scores in zip(settings, together):
-        (alone,) = run_cells(lambda _: make_small(), images, [setting], seeds=(0, 3), progress=False)
+        (alone,) = run_cells(make_small(), images, [setting], seeds=(0, 3), progress=False)
         for name in ("source", "adapted", "choice", "losses"):
             np.testing.assert_array_equal(getattr(scores, name), getattr(alone, name), err_msg=f"{setting.method} {name}")
     assert not np.array_equal(together[-1].adapted, together[list(METHODS).index("gc")].adapted)
     with pytest.raises(ValueError, match="share views"):
-        run_cells(lambda _: make_small(), images, [settings[0], Setting(PAPER, METHODS["gc"])], seeds=(0,))
+        run_cells(make_small(), images, [settings[0], Setting(PAPER, METHODS["gc"])], seeds=(0,))
 
 
 def broken(path, change):

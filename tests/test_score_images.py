@@ -98,7 +98,7 @@ def test_scores_are_those_of_a_cell_and_so_are_the_correlations(folder, tmp_path
     photographs = read(DATASET, labels).photographs
     protocol = replace(PAPER, view=View(size=32))
     y = wrap(network(), "trunk", size=32)
-    (cell,) = run_cells(lambda _: y, photographs, [Setting(protocol, METHODS["rank+gc"])], seeds=[0], progress=False)
+    (cell,) = run_cells(y, photographs, [Setting(protocol, METHODS["rank+gc"])], seeds=[0], progress=False)
     rows = table(tmp_path / "s.csv")
     for column, expected in (("source_score", cell.source), ("adapted_score", cell.adapted)):
         assert [float(row[column]) for row in rows] == expected[0].tolist()
