@@ -531,7 +531,7 @@ def scores_of(result: Result, paths: Mapping[str, Path] | None = None) -> tuple[
         scores.choice[row] = own["distortion"].map(place).fillna(-1).to_numpy()
         scores.losses[row] = own[steps].to_numpy(dtype=float)
     photographs = [
-        Photograph(name, (paths or {}).get(name, Path()), mos, group=kind, kind=kind)
+        Photograph(name, (paths or {}).get(name, Path()), mos, group=kind or "all images", kind=kind)
         for name, mos, kind in zip(first["image"], first["mos"], first["type"])
     ]
     return scores, photographs
