@@ -129,6 +129,14 @@ def test_cells_that_share_work_equal_cells_alone(photographs):
         run_cells(make_small(), images, [settings[0], Setting(PAPER, METHODS["gc"])], seeds=(0,))
 
 
+def test_no_label_is_read(photographs):
+    images = read(DATASETS["csv"], photographs).photographs
+    others = [replace(image, mos=-(image.mos**2)) for image in images]
+    setting = Setting(replace(PAPER, view=View(size=32)), METHODS["rank+gc"])
+    (one,), (other,) = (run_cells(make_small(), these, [setting], seeds=[0], progress=False) for these in (images, others))
+    np.testing.assert_array_equal(one.adapted, other.adapted)
+
+
 def broken(path, change):
     state = BACKBONES["metaiqa"].network().state_dict()
     change(state)

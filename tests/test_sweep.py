@@ -15,9 +15,10 @@ import pytest
 
 from common.backbones import BACKBONES
 from common.cell import Setting, forwards
-from common.grid import published
+from common.errors import UserError
+from common.grid import Target, published
 from common.sweep import Store, jobs
-from scripts import all_expt, report, reproduce_cell
+from scripts import all_expt, inputs, report, reproduce_cell
 from tests import miniature
 
 ROOT = Path(__file__).parent.parent
@@ -202,6 +203,18 @@ def test_a_dry_run_on_an_empty_machine(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
     assert all_expt.main([]) == 2
     assert "IQA_DATA_ROOT" in capsys.readouterr().err
+
+
+def test_a_target_is_a_band_of_dmos_or_a_fixed_few(root):
+    """Above the first bound, up to the second; and the same few images whatever else there is."""
+    band = inputs.images(Target("live_iqa", between=(40.0, 60.0)), None, root / "data").photographs
+    assert sorted(-photograph.mos for photograph in band) == [45, 50, 55, 60, 60]
+    few, more = (
+        {photograph.key for photograph in inputs.images(Target("live_iqa"), limit, root / "data").photographs} for limit in (3, 7)
+    )
+    assert len(few) == 3 and len(more) == 7 and few < more
+    with pytest.raises(UserError, match="at least 2"):
+        inputs.images(Target("live_iqa", between=(41.0, 42.0)), None, root / "data")
 
 
 def test_results_do_not_go_into_the_data(root, capsys):
