@@ -55,6 +55,14 @@ class Outcome:
     fell_back: bool
 
 
+class NotFinite(UserError):
+    """The source's own scores are not finite. finite: (M,), which are."""
+
+    def __init__(self, finite: Tensor):
+        super().__init__("the source's own scores are not finite: the weights are damaged or belong to another network")
+        self.finite = finite
+
+
 def together(y: YNetwork, batches: Sequence[Batch], types: Sequence[str] = TYPES) -> Images:
     """The batches side by side, on the device, normalised. types: those that their pairs are of."""
     return Images(
@@ -70,7 +78,7 @@ def together(y: YNetwork, batches: Sequence[Batch], types: Sequence[str] = TYPES
 @torch.no_grad()
 def consult(y: YNetwork, images: Images, protocol: Protocol, choose: bool) -> Source:
     """Steps 2 and 4 of an episode: pseudo-labels and, if asked to, choice of distortion, from the scores of all distorted
-    copies. Raises UserError where a score is not finite."""
+    copies. Raises NotFinite where a score is not."""
     scores = y.predict(_laid_out(images.clean))  # a pass of its own, so that no score hangs on whether a choice is asked for
     source = Source(scores, None, None)
     if choose:
@@ -83,8 +91,8 @@ def consult(y: YNetwork, images: Images, protocol: Protocol, choose: bool) -> So
         high, low = versions.view(len(images.types), 2, -1).unbind(1)
         gaps = (low - high).abs().T
         source = Source(scores, gaps, gaps.argmax(1))
-    if not source.scores.isfinite().all():
-        raise UserError("the source's own scores are not finite: the weights are damaged or belong to another network")
+    if not (finite := source.scores.isfinite()).all():
+        raise NotFinite(finite)
     return source
 
 

@@ -50,6 +50,17 @@ class Batch(NamedTuple):
     enlarged: int
     second_views: Mapping[str, Tensor] = MappingProxyType({})
 
+    def only(self, kept: Tensor) -> "Batch":
+        """The images where `kept`, (N,), holds. `enlarged` stays."""
+        second = {kind: views[kept] for kind, views in self.second_views.items()}
+        return self._replace(
+            indices=self.indices[kept],
+            clean=self.clean[kept],
+            pairs=self.pairs[:, :, kept],
+            quarter_turns=self.quarter_turns[kept],
+            second_views=second,
+        )
+
 
 class Views(Dataset):
     """Decodes photographs and makes their views; what comes out depends on (seed, key) alone."""

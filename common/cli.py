@@ -26,19 +26,20 @@ def natural(text: str) -> int:
 
 def above_zero(text: str) -> float:
     """A finite number above 0."""
-    if (value := _finite(text)) <= 0:
+    if (value := finite(text)) <= 0:
         raise argparse.ArgumentTypeError("must be above 0")
     return value
 
 
 def seconds(text: str) -> float:
     """A finite number of at least 0."""
-    if (value := _finite(text)) < 0:
+    if (value := finite(text)) < 0:
         raise argparse.ArgumentTypeError("must not be negative")
     return value
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """A finite number."""
     try:
         value = float(text)
     except ValueError:

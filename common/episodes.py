@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
 from common.y import Adaptable
@@ -100,10 +101,14 @@ def _by_episode(
             "dimension (batch_first=True), or its kind cannot adapt"
         )
     outputs = []
+    training = layer.training
     for episode, chunk in enumerate(x.split([rows * size for size in sizes])):
         layer._parameters.update({name: values[episode] for name, values in parameters.items()})
         layer._buffers.update({name: values[episode] for name, values in buffers.items()})
+        # One value per channel has no spread: a single image on a map of one pixel keeps the running statistics.
+        layer.training = training and (not isinstance(layer, _BatchNorm) or chunk.numel() > chunk.shape[1])
         outputs.append(forward(chunk))
+    layer.training = training
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 

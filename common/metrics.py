@@ -28,7 +28,7 @@ def agreement(scores: np.ndarray, mos: np.ndarray) -> dict[str, float | None]:
 
 def logistic_mapping(scores: np.ndarray, mos: np.ndarray) -> np.ndarray | None:
     """Scores mapped to MOS by the least-squares b2 + (b1 - b2) / (1 + exp(-(q - b3) / |b4|)) (VQEG), or None if the fit fails."""
-    if np.ptp(scores) == 0 or len(scores) < 5:  # four parameters need more than four points
+    if np.ptp(scores) == 0 or np.ptp(mos) == 0 or len(scores) < 5:  # four parameters need more than four points
         return None
     centred = (scores - scores.mean()) / scores.std()
 

@@ -29,7 +29,8 @@ def whole_path(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
     """A text file that gets its name only once it is complete; on any error nothing is left behind."""
-    with whole_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    options = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name need not be UTF-8, and is written as it is
+    with whole_path(path) as temporary, temporary.open("w", newline="", **options) as file:
         yield file
 
 

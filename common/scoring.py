@@ -1,15 +1,16 @@
 """Photographs without human scores: what source and adapted network say of them, and whether adaptation may be trusted."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
 from torch.utils.data import ConcatDataset
 
-from common.adapter import Adapter, Outcome
-from common.batches import Photograph, Views, collate_readable, load
+from common.adapter import Adapter, NotFinite, Outcome
+from common.batches import Batch, Photograph, Views, collate_readable, load
 from common.cell import Setting
 from common.y import YNetwork
 
@@ -31,18 +32,26 @@ class ScoredBatch:
     kept_order: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def forget(self, indices: Iterable[int]) -> None:
+        """Scores of photographs that failed in one of their crops."""
+        for index in indices:
+            self.source.pop(index, None)
+            self.adapted.pop(index, None)
+
     def record(self, indices: Sequence[int], outcome: Outcome, crops: int, guard: float | None) -> None:
         """One episode. guard: below which kept order the source's scores stand."""
         kept = kept_order(outcome)
         self.kept_order.append(kept)
-        guarded = guard is not None and kept < guard
+        lost, unknown = guard is not None and kept < guard, guard is not None and math.isnan(kept)
+        guarded = lost or unknown
         for index, source, adapted in zip(indices, outcome.source.tolist(), outcome.adapted.tolist()):
             self.source[index] = self.source.get(index, 0.0) + source / crops
             self.adapted[index] = self.adapted.get(index, 0.0) + (source if guarded else adapted) / crops
         said = (
             (outcome.group_left_out, "batch too small for the group loss"),
             (outcome.fell_back, "adaptation was not finite: the source's score"),
-            (guarded, "adaptation lost the source's order: the source's score"),
+            (lost, "adaptation lost the source's order: the source's score"),
+            (unknown, "too few images to guard: the source's score"),
         )
         self.notes += [note for holds, note in said if holds and note not in self.notes]
 
@@ -71,8 +80,8 @@ def score_batches(
     """Score batches of photographs; those that cannot be read are left out of their batch and named.
 
     batches: number and indices of each. crops: episodes of each batch, on the views of seeds `seed`, `seed` + 1, ..., whose
-    scores are averaged. guard: an episode whose kept order is below it gives the source's scores. at_once: how many episodes run
-    at once.
+    scores are averaged. guard: an episode whose kept order is below it, or not defined, gives the source's scores. at_once: how
+    many episodes run at once.
     """
     protocol, method = setting
     y.draw_head(seed)
@@ -89,16 +98,30 @@ def score_batches(
     loaded = zip(episodes, load(views, plan, workers, collate_readable))
     now: ScoredBatch | None = None
     while several := list(itertools.islice(loaded, at_once)):
-        readable = [batch for _, (batch, _) in several if batch is not None]
-        outcomes = iter(adapter(readable) if readable else ())
-        for (number, crop, indices), (batch, faults) in several:
+        read = [batch for _, (batch, _) in several]
+        for (number, crop, indices), (_, faults), (batch, outcome) in zip(*zip(*several), _run(adapter, read)):
             if crop == 0:
                 now = ScoredBatch(number)
             now.faults |= {indices[place]: reason for place, reason in faults.items()}
             if batch is not None:
-                now.record(batch.indices.tolist(), next(outcomes), crops, guard)
+                lost = set(indices) - set(batch.indices.tolist()) - now.faults.keys()
+                now.faults |= dict.fromkeys(lost, "the network's score is not finite")
+            if outcome is not None:
+                now.record(batch.indices.tolist(), outcome, crops, guard)
             if crop == crops - 1:
+                now.forget(now.faults)
                 yield now
+
+
+def _run(adapter: Adapter, batches: Sequence[Batch | None]) -> list[tuple[Batch | None, Outcome | None]]:
+    """Each batch without the images that the source has no finite score of, and its outcome; None for a batch of none."""
+    held = [batch for batch in batches if batch is not None and len(batch.indices)]
+    try:
+        outcomes = iter(adapter(held) if held else ())
+    except NotFinite as error:
+        parts = iter(error.finite.cpu().split([len(batch.indices) for batch in held]))
+        return _run(adapter, [batch and (batch.only(next(parts)) if len(batch.indices) else batch) for batch in batches])
+    return [(batch, next(outcomes) if batch is not None and len(batch.indices) else None) for batch in batches]
 
 
 @dataclass(frozen=True)

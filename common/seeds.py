@@ -7,7 +7,7 @@ import numpy as np
 
 def digest(seed: int, purpose: str, key: str = "") -> bytes:
     """32 bytes that depend on the three names alone."""
-    return hashlib.sha256(f"{seed}\0{purpose}\0{key}".encode()).digest()
+    return hashlib.sha256(f"{seed}\0{purpose}\0{key}".encode(errors="surrogateescape")).digest()
 
 
 def generator(seed: int, purpose: str, key: str = "") -> np.random.Generator:

@@ -57,7 +57,7 @@ def wrap(
     before = set(ran[: ran.index(_name(network, cut)) + 1])
     kinds = _kinds(network, features, before, adapt)
     layers = {n: m for n, m in network.named_modules() if n in before and kind_of(m) in kinds}
-    tokens = {n: p for n, p in network.named_parameters() if "cls" in kinds and n.endswith(CLASS_TOKENS)}
+    tokens = _class_tokens(network) if "cls" in kinds else {}
     reached = _reached(network, features, Adaptable(layers, tokens), images)
     return YNetwork(
         network,
@@ -259,8 +259,8 @@ def _kinds(network: nn.Module, features: str, before: Collection[str], adapt: Se
         for kind in adapt:
             if kind != "cls" and kind not in present:
                 raise UserError(f"no {kind} before {features!r}, where there is {_listed(inside)}; after it {_listed(outside)}")
-        if "cls" in adapt and not any(name.endswith(CLASS_TOKENS) for name, _ in network.named_parameters()):
-            raise UserError(f"the network has no class token, a parameter called {_or(CLASS_TOKENS)}")
+        if "cls" in adapt and not _class_tokens(network):
+            raise UserError(f"the network has no class token, a parameter (1, ..., D) called {_or(CLASS_TOKENS)}")
         return tuple(adapt)
     if not present:
         named = {n: m for n, m in network.named_modules() if n in before and "norm" in type(m).__name__.lower()}
@@ -299,6 +299,11 @@ def _reached(network: nn.Module, features: str, adaptable: Adaptable, images: Te
     without_parameters = {name for name, layer in adaptable.layers.items() if not _own(layer.parameters(recurse=False))}
     reached = {name.rpartition(".")[0] for name in gradients} | gradients.keys() | without_parameters
     return tuple(name for name in (*adaptable.layers, *adaptable.tokens) if name in reached)
+
+
+def _class_tokens(network: nn.Module) -> dict[str, nn.Parameter]:
+    found = ((name, parameter) for name, parameter in network.named_parameters() if name.endswith(CLASS_TOKENS))
+    return {name: token for name, token in found if token.ndim > 1 and len(token) == 1}
 
 
 def _own(tensors: Iterable[Tensor]) -> bool:

@@ -10,11 +10,13 @@ import argparse
 import csv
 import glob
 import importlib
+import itertools
 import json
 import math
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -29,17 +31,18 @@ from tqdm import tqdm
 from common.backbones import BACKBONES
 from common.batches import Photograph, batch_order
 from common.cell import Scores, Setting, summary
-from common.cli import Parser, natural, positive
+from common.cli import Parser, finite, natural, positive
 from common.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.errors import UserError, command
-from common.images import SUFFIXES, size_of
-from common.output import check_targets, write_csv, write_json
+from common.images import DAMAGED, SUFFIXES, size_of
+from common.output import check_targets, whole_file, write_csv, write_json
 from common.protocols import METHODS, PAPER
 from common.scoring import KEPT_ORDER, Movement, ScoredBatch, movement, score_batches
 from common.views import View
 from common.wrap import wrap
 from common.y import YNetwork
 from data.csv_folder import COLUMNS
+from data.files import Files, shown
 from data.tables import number, read_columns
 from scripts.reproduce_cell import table
 from weights.loading import load_weights
@@ -61,7 +64,7 @@ def parser() -> Parser:
     found.add_argument("--backbone", choices=BACKBONES, help="a network of the paper, with --weights")
     found.add_argument("--model", metavar="MODULE:FUNCTION", help="your own: a function that returns it, or a wrapped one")
     found.add_argument("--features", metavar="LAYER", help="of --model: dotted name of the module where the extractor ends")
-    found.add_argument("--size", default=224, type=positive, metavar="S", help="of --model: side of its input; default: 224")
+    found.add_argument("--size", type=positive, metavar="S", help="of --model: side of its input; default: 224")
     found.add_argument("--weights", metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md")
     found.add_argument("--method", default="rank+gc", choices=SHOWN, help="default: rank+gc; none: the source alone")
     found.add_argument(
@@ -70,7 +73,7 @@ def parser() -> Parser:
     found.add_argument(
         "--guard",
         nargs="?",
-        type=float,
+        type=finite,
         const=KEPT_ORDER,
         metavar="SROCC",
         help="keep the source's scores of a batch where adaptation changes their order: where their SROCC with the adapted ones "
@@ -81,10 +84,18 @@ def parser() -> Parser:
     found.add_argument("--seed", default=0, type=natural, help="of batches, views and projection; default: 0")
     found.add_argument("--resume", action="store_true", help="go on with an output that was interrupted")
     found.add_argument("--top", type=positive, metavar="N", help="print the N best and the N worst")
-    found.add_argument("--json", nargs="?", const="-", metavar="OUT.json", help="write a summary here, or print it")
+    found.add_argument(
+        "--json", nargs="?", const="-", type=_json_name, metavar="OUT.json", help="write a summary here, or print nothing else"
+    )
     found.add_argument("--workers", type=natural, metavar="W", help="loader processes; by device if left out")
     found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     return found
+
+
+def _json_name(text: str) -> str:
+    if text != "-" and not text.lower().endswith(".json"):  # else an image that follows would be taken for it
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .json: put --json behind the images")
+    return text
 
 
 @dataclass(frozen=True)
@@ -97,57 +108,94 @@ class Image:
     mos: float = math.nan
 
 
-def collect(paths: Sequence[str]) -> list[Image]:
-    """The images that the paths mean, each once, in their order. Raises UserError where a path means nothing."""
-    found: dict[Path, Image] = {}
+def collect(paths: Sequence[str]) -> tuple[list[Image], list[Path]]:
+    """The images that the paths mean, each once, in their order; and the label files among the paths.
+
+    Raises UserError where a path means nothing, or one image has two MOS.
+    """
+    found: dict[str, Image] = {}
+    lists = []
     for given in paths:
-        if os.path.exists(given):
-            matched = [Path(given)]
+        path = Path(given)
+        if path.is_dir():
+            images = _in_folder(path)
+        elif not os.path.lexists(path):
+            images = _fitting(given)
+        elif path.suffix.lower() == ".csv":
+            lists.append(path)
+            images = _listed(path)
         else:
-            matched = [Path(path) for path in sorted(glob.glob(given, recursive=True))]
-            if not matched:
-                raise UserError(f"{given}: no such file or folder, and no file fits it as a pattern")
-        for path in matched:
-            for image in _in_folder(path) if path.is_dir() else _in_file(path):
-                found.setdefault(image.path.resolve(), image)
+            images = [Image(given, path.name, path)]
+        for image in images:
+            real = os.path.realpath(image.path)
+            known = found.setdefault(real, image)
+            if math.isfinite(image.mos):
+                if math.isfinite(known.mos) and known.mos != image.mos:
+                    raise UserError(f"{image.name} has two MOS, {known.mos:g} and {image.mos:g}: keep one")
+                found[real] = replace(known, mos=image.mos)
     if not found:
         raise UserError(f"no image in {', '.join(paths)}: files of {', '.join(sorted(SUFFIXES))} are taken for one")
-    return list(found.values())
+    return list(found.values()), lists
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and name[0] != "."
 
 
 def _in_folder(folder: Path) -> list[Image]:
-    named = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-    paths = sorted(path for path in named if not path.is_dir())
-    return [Image(str(path), path.relative_to(folder).as_posix(), path) for path in paths]
+    """Linked folders too, each once."""
+    found, seen = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(parent, name) for name in files if _is_image(name)]
+    return [Image(str(path), path.relative_to(folder).as_posix(), path) for path in sorted(found)]
 
 
-def _in_file(path: Path) -> list[Image]:
-    if path.suffix.lower() != ".csv":
-        return [Image(str(path), path.name, path)]
-    rows = read_columns(path, COLUMNS[:1], optional=COLUMNS[1:])
-    scores = map(number, rows["MOS"]) if "MOS" in rows else [math.nan] * len(rows)
-    return [Image(str(path.parent / name), name, path.parent / name, mos) for name, mos in zip(rows["image_name"], scores)]
+def _fitting(pattern: str) -> list[Image]:
+    """Images are named by what follows the part of the pattern that holds no wildcard, as if that were their folder."""
+    paths = sorted(Path(path) for path in glob.glob(pattern, recursive=True))
+    if not paths:
+        raise UserError(f"{pattern}: no such file or folder, and no file fits it as a pattern")
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    images = [path for path in paths if _is_image(path.name) and not path.is_dir()]
+    return [Image(str(path), path.relative_to(fixed).as_posix(), path) for path in images]
+
+
+def _listed(file: Path) -> list[Image]:
+    """Found as the data set `csv` finds them; a missing one will be a row with a reason."""
+    rows = read_columns(file, COLUMNS[:1], optional=COLUMNS[1:])
+    names = list(rows["image_name"])
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{file}: {shown(repeated)} named more than once: keep one row per image")
+    given = list(rows["MOS"]) if "MOS" in rows else [""] * len(names)
+    scores = [number(score) if score else math.nan for score in given]
+    if wrong := [score for score, value in zip(given, scores) if score and not math.isfinite(value)]:
+        raise UserError(f"{file}: MOS {shown(wrong)} is no finite number: mend it or leave it empty")
+    files = Files.below(file)
+    paths = files.locate(names, whole_path=True)
+    return [Image(name, name, paths.get(name, files.root / name), score) for name, score in zip(names, scores)]
 
 
 def made(name: str) -> nn.Module:
     """What the function `package.module:function` returns."""
     module, _, function = name.partition(":")
-    if not function:
+    if not module or not function or module.startswith("."):
         raise UserError(f"--model {name}: give it as package.module:function")
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--model {name}: {error}; is the folder of {module.partition('.')[0]} the current one?") from None
-    if not callable(found):
-        raise UserError(f"--model {name}: {function} is no function")
-    network = found()
+        network = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # whatever a stranger's code may raise
+        fault = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        raise UserError(f"--model {name}: {fault}; it must be a function without arguments that returns the network") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"--model {name} returned a {type(network).__name__}: it must return a torch.nn.Module")
     return network
 
 
-def network_of(args: argparse.Namespace, device: torch.device) -> tuple[YNetwork, Setting, Path | None]:
-    """The network that was asked for, wrapped, on the device; how it adapts; and its checkpoint."""
+def network_of(args: argparse.Namespace, device: torch.device) -> tuple[YNetwork, Setting]:
+    """The network that was asked for, wrapped, on the device; and how it adapts."""
     if (args.backbone is None) == (args.model is None):
         raise UserError("give either --backbone, a network of the paper, or --model, your own")
     weights = None if args.weights is None else located(args.weights)
@@ -155,12 +203,12 @@ def network_of(args: argparse.Namespace, device: torch.device) -> tuple[YNetwork
     if args.backbone is not None:
         if weights is None:
             raise UserError("no --weights: give a checkpoint of that backbone; weights/README.md lists them")
-        if args.features is not None:
-            raise UserError("--features belongs to --model: a network of the paper knows its own")
+        if args.features is not None or args.size is not None:
+            raise UserError("--features and --size belong to --model: a network of the paper knows its own")
         backbone = BACKBONES[args.backbone]
         protocol, network = backbone.protocols["paper"], backbone.network()
     else:
-        protocol, network = replace(PAPER, view=View(size=args.size)), made(args.model)
+        protocol, network = replace(PAPER, view=View(size=args.size or View.size)), made(args.model)
     if args.running_from is not None:
         protocol = replace(protocol, running_from=args.running_from)
     if weights is not None:
@@ -169,13 +217,15 @@ def network_of(args: argparse.Namespace, device: torch.device) -> tuple[YNetwork
     if args.backbone is not None:
         y = backbone.wrap(network, protocol)
     elif isinstance(network, YNetwork):
+        if args.features is not None:
+            raise UserError(f"--model {args.model} is wrapped already, and its features are settled: leave out --features")
         y = network
     elif args.features is None:
         parts = ", ".join(name for name, _ in network.named_children())
         raise UserError(f"no --features: name the module of {args.model} where the extractor ends; its parts are {parts}")
     else:
-        y = wrap(network, args.features, size=args.size)
-    return y, Setting(protocol, y.cut.settled(method)), weights
+        y = wrap(network, args.features, size=protocol.view.size)
+    return y, Setting(protocol, y.cut.settled(method))
 
 
 class Output:
@@ -192,31 +242,33 @@ class Output:
 
     def resume(self) -> None:
         """Take over what an interrupted run has scored. Raises UserError if that run was another one."""
-        if not self.partial.exists():
-            return
-        lines = [line for line in self.partial.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-        if not lines or json.loads(lines[0]) != self.config:
+        lines = []
+        if self.partial.exists():
+            lines = [line for line in self.partial.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
+        try:
+            config, *batches = map(json.loads, lines or [json.dumps(self.config)])
+            found = {batch["batch"]: batch for batch in batches}
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{self.partial} is damaged: leave out --resume to start over") from None
+        if config != self.config:
             raise UserError(f"{self.partial} is of a run on other images or settings: leave out --resume to start over")
-        self.batches = {(batch := json.loads(line))["batch"]: batch for line in lines[1:]}
+        self.batches = found
 
     def open(self) -> None:
-        """Write what there is so far."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.files = [self.partial.open("w", encoding="utf-8"), self.path.open("w", encoding="utf-8", newline="")]
-        self.files[0].write(json.dumps(self.config) + "\n")
-        csv.writer(self.files[1], lineterminator="\n").writerow(HEADER)
-        for batch in self.batches.values():
-            self._write(batch)
+        """Write what there is so far, and be ready for more."""
+        with whole_file(self.partial) as file:
+            file.writelines(json.dumps(line) + "\n" for line in (self.config, *self.batches.values()))
+        write_csv(self.path, HEADER, (row for batch in self.batches.values() for _, row in batch["rows"]))
+        self.files = [
+            path.open("a", encoding="utf-8", errors="surrogateescape", newline="") for path in (self.partial, self.path)
+        ]
 
     def add(self, scored: ScoredBatch, rows: dict[int, list]) -> None:
         """rows: by index of the image."""
         batch = {"batch": scored.number, "rows": list(rows.items()), "kept_order": scored.kept_order}
-        self.batches[scored.number] = json.loads(json.dumps(batch))
-        self._write(self.batches[scored.number])
-
-    def _write(self, batch: dict) -> None:
+        self.batches[scored.number] = batch
         self.files[0].write(json.dumps(batch) + "\n")
-        csv.writer(self.files[1], lineterminator="\n").writerows(row for _, row in batch["rows"])
+        csv.writer(self.files[1], lineterminator="\n").writerows(rows.values())
         for file in self.files:
             file.flush()
 
@@ -239,35 +291,43 @@ class Output:
 def row_of(image: Image, index: int, scored: ScoredBatch, view: View) -> list:
     if index in scored.faults:
         return [image.name, "", "", "", "", scored.faults[index].removeprefix(f"{image.path}: ")]
-    width, height = size_of(image.path)
+    try:
+        width, height = size_of(image.path)
+    except DAMAGED:  # gone since it was scored
+        return [image.name, scored.source[index], scored.adapted[index], "", "", "; ".join(scored.notes)]
     small = view.crop != "whole" and min(width, height) < view.size
     notes = [*scored.notes, *(["smaller than the view, scaled up"] if small else [])]
     return [image.name, scored.source[index], scored.adapted[index], width, height, "; ".join(notes)]
 
 
-def describe(found: Movement) -> list[str]:
-    """What adaptation did, in sentences; a warning where it is likely to have done harm."""
+def describe(found: Movement, guarded: bool) -> tuple[str, str]:
+    """What adaptation did, in a sentence; and a warning where it is likely to have done harm, or ''."""
     if found.moved is None:
-        return []
-    lines = [f"adaptation moved the scores by {found.moved:.2f} standard deviations of the source's, on average"]
-    if found.episodes:
-        lines[0] += f"; SROCC of a batch's scores before and after: {found.median_kept_order:.2f} (median)"
-    if found.lost:
-        lines.append(
-            f"warning: in {found.lost} of {found.episodes} episodes adaptation lost the source's order (SROCC below "
-            f"{found.threshold:g}), and may do harm: --guard keeps the source's scores there, or try --running-from clean"
-        )
-    return lines
+        return "", ""
+    said = f"adaptation moved the scores by {found.moved:.2f} standard deviations of the source's, on average"
+    if found.median_kept_order is not None:
+        said += f"; SROCC of a batch's scores before and after: {found.median_kept_order:.2f} (median)"
+    if not found.lost:
+        return said, ""
+    lost = f"in {found.lost} of {found.episodes} episodes adaptation lost the source's order (SROCC below {found.threshold:g})"
+    if guarded:
+        return said, f"note: {lost}; the source's scores were kept there"
+    return said, f"warning: {lost}, and may do harm: --guard keeps the source's scores there, or try --running-from clean"
 
 
-def ends(images: Sequence[list], count: int) -> str:
+def ends(rows: Sequence[list], count: int) -> str:
     """The best and the worst, by their adapted scores."""
-    ranked = sorted(images, key=lambda row: -row[2])
+    ranked = sorted(rows, key=lambda row: -row[2])
     parts = (("best", ranked[:count]), ("worst", ranked[::-1][:count]))
-    return "\n".join(f"{name}:\n" + "\n".join(f"  {row[2]:10.4f}  {row[0]}" for row in rows) for name, rows in parts)
+    return "\n".join(f"{name}:\n" + "\n".join(f"  {row[2]:10.4f}  {printable(row[0])}" for row in rows) for name, rows in parts)
 
 
-def against_mos(images: Sequence[Image], rows: Sequence[list], seed: int, seconds: float) -> dict | None:
+def printable(name: str) -> str:
+    """A file's name, which need not be UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def against_mos(images: Sequence[Image], rows: Sequence[list], seed: int) -> dict | None:
     """What reproduce_cell says of a cell, where at least three images have a score and a MOS."""
     known = [(image, row) for image, row in zip(images, rows) if row[1] != "" and math.isfinite(image.mos)]
     if len(known) < 3:
@@ -275,24 +335,29 @@ def against_mos(images: Sequence[Image], rows: Sequence[list], seed: int, second
     photographs = [Photograph(image.key, image.path, image.mos) for image, _ in known]
     scores = Scores.empty((seed,), len(known), 0)
     scores.source[0], scores.adapted[0] = np.array([row[1:3] for _, row in known], dtype=float).T
-    scores.seconds = seconds
-    return summary(scores, photographs)
+    scores.seconds = 1.0  # which is not asked for here
+    found = summary(scores, photographs)
+    return {name: found[name] for name in ("n_images", "source", "adapted", "srocc_gain")}
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    images = collect(args.paths)
+    images, lists = collect(args.paths)
     json_file = None if args.json in (None, "-") else Path(args.json)
-    lists = [Path(path) for path in args.paths if path.lower().endswith(".csv")]
-    check_targets([args.output, json_file], [image.path for image in images] + lists)
+    weights = [] if args.weights is None else [located(args.weights)]
+    targets = [args.output, args.output.with_name(f"{args.output.name}.partial"), json_file]
+    check_targets(targets, [image.path for image in images] + lists + weights)
+    if args.resume and args.output.exists() and not targets[1].exists():
+        print(f"{args.output} is complete: leave out --resume to score again")
+        return 0 if read_columns(args.output, HEADER)["source_score"].all() else 1
     device = choose(args.device)
-    y, setting, weights = network_of(args, device)
+    y, setting = network_of(args, device)
     photographs = [Photograph(image.key, image.path, image.mos) for image in images]
     config = {
         "images": [image.name for image in images],
         "network": args.backbone or f"{args.model}:{args.features}",
-        "weights": None if weights is None else file_sha256(weights),
+        "weights": file_sha256(weights[0]) if weights else None,
         **{name: getattr(args, name) for name in ("guard", "batch_size", "crops", "seed")},
         "method": asdict(setting.method),
         "protocol": asdict(setting.protocol),
@@ -301,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(args.output, config)
     if args.resume:
         output.resume()
-    batches = list(enumerate(batch_order(photographs, args.seed, args.batch_size)))
+    batches = enumerate(batch_order(photographs, args.seed, args.batch_size))
     todo = [(n, indices) for n, indices in batches if n not in output.batches]
     started = time.perf_counter()
     output.open()
@@ -329,17 +394,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.complete()
     seconds = time.perf_counter() - started
     rows = output.rows()
-    scored_rows = [row for row in rows if row[1] != ""]
+    good = [row for row in rows if row[1] != ""]
     kept = [value for batch in output.batches.values() for value in batch["kept_order"]]
     threshold = KEPT_ORDER if args.guard is None else args.guard
-    moved = movement([row[1] for row in scored_rows], [row[2] for row in scored_rows], kept, threshold)
-    agreement = against_mos(images, rows, args.seed, seconds)
-    failed = len(rows) - len(scored_rows)
+    moved = movement([row[1] for row in good], [row[2] for row in good], kept, threshold)
+    said, warning = describe(moved, args.guard is not None) if setting.method.adapts else ("", "")
+    agreement = against_mos(images, rows, args.seed)
     result = {
         "config": config,
         "environment": environment(device),
         "images": len(rows),
-        "scored": len(scored_rows),
+        "scored": len(good),
         "movement": asdict(moved),
         "agreement": agreement,
     }
@@ -347,18 +412,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(json_file, result)
     if args.json == "-":
         print(json.dumps(result, indent=2))
-        return 1 if failed else 0
-    if args.top and scored_rows:
-        print(ends(scored_rows, args.top))
-    if agreement is not None:
-        print(table(agreement))
-    for line in describe(moved) if setting.method.adapts else ():
-        print(line)
-    done = sum(len(indices) for _, indices in todo)
-    print(f"{len(scored_rows)} of {len(rows)} images scored, in {args.output}; {done / seconds:.2f} images/s")
-    if failed:
-        print(f"{failed} cannot be read; the column notes says why", file=sys.stderr)
-    return 1 if failed else 0
+    else:
+        if args.top and good:
+            print(ends(good, args.top))
+        if agreement is not None:
+            print(table(agreement))
+            print(f"against the MOS of {agreement['n_images']} of {len(rows)} images")
+        if said:
+            print(said)
+        done = sum(len(indices) for _, indices in todo)
+        print(f"{len(good)} of {len(rows)} images scored, in {args.output}; {done / seconds:.2f} images/s")
+    if warning:
+        print(warning, file=sys.stderr)
+    if len(good) < len(rows):
+        print(f"{len(rows) - len(good)} have no score; the column notes says why", file=sys.stderr)
+    return 0 if len(good) == len(rows) else 1
 
 
 if __name__ == "__main__":

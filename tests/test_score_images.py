@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from common.adapter import Outcome
+from common.batches import Photograph
 from common.cell import Setting, run_cells
+from common.errors import UserError
 from common.protocols import METHODS, PAPER
-from common.scoring import kept_order
+from common.scoring import kept_order, score_batches
 from common.views import View
 from common.wrap import wrap
 from data.csv_folder import DATASET
@@ -118,8 +121,8 @@ def test_crops_are_averaged(folder, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_keeps_what_it_had_and_goes_on(folder, tmp_path, how):
-    arguments = [str(folder), *MODEL, "--batch-size", "2", "--crops", "3", "--guard", "0.9"]
+def test_an_interrupted_run_keeps_what_it_had_and_goes_on(folder, tmp_path, capsys, how):
+    arguments = [str(folder), *MODEL, "--batch-size", "3", "--crops", "3", "--guard", "0.9"]
     program = [sys.executable, "-m", "scripts.score_images", *arguments]
     output, partial = tmp_path / "s.csv", tmp_path / "s.csv.partial"
     process = subprocess.Popen(
@@ -147,6 +150,12 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(folder, tmp_path, how)
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes() and not partial.exists()
     again = {row["image"]: row for row in table(output)}
     assert all(again[row["image"]] == row for row in kept)
+    finished = output.read_bytes()
+    assert score_images.main([arguments[0], "--output", str(output), *arguments[2:], "--resume"]) == 0
+    assert output.read_bytes() == finished and "is complete" in capsys.readouterr().out
+    partial.write_text("no json\n")
+    assert score_images.main([arguments[0], "--output", str(output), *arguments[2:], "--resume"]) == 2
+    partial.touch()
 
 
 def test_the_guard_keeps_the_sources_scores(folder, tmp_path, capsys):
@@ -154,10 +163,13 @@ def test_the_guard_keeps_the_sources_scores(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "all.csv", "--guard", "1.5") == 0
     rows = table(tmp_path / "all.csv")
     assert all(row["source_score"] == row["adapted_score"] and "lost the source's order" in row["notes"] for row in rows)
-    assert "in 3 of 3 episodes" in capsys.readouterr().out
+    assert "in 3 of 3 episodes" in capsys.readouterr().err
+    assert run(folder, tmp_path / "few.csv", "--guard", "--batch-size", "2") == 0
+    rows = table(tmp_path / "few.csv")
+    assert all(row["source_score"] == row["adapted_score"] and "too few images" in row["notes"] for row in rows)
     assert run(folder, tmp_path / "none.csv", "--guard", "-1.5") == 0
     assert all(row["source_score"] != row["adapted_score"] and not row["notes"] for row in table(tmp_path / "none.csv"))
-    assert "warning" not in capsys.readouterr().out
+    assert "order (SROCC" not in capsys.readouterr().err
 
 
 def test_kept_order():
@@ -191,6 +203,12 @@ def test_best_and_worst(folder, tmp_path, capsys):
         (["--model", "tests.test_score_images:network"], "its parts are trunk"),
         ([*MODEL, "--features", "trunc"], "did you mean 'trunk'"),
         (["nowhere/*.jpg", *MODEL], "nowhere/*.jpg"),
+        (["--model", ":network"], "package.module:function"),
+        (["--model", "timm:create_model"], "without arguments"),
+        (["--model", "tests.test_score_images:wrapped", "--features", "trunk"], "wrapped already"),
+        (["--backbone", "metaiqa", "--size", "32", "--weights", "weights/demo/metaiqa.safetensors"], "belong to --model"),
+        ([*MODEL, "--guard", "nan"], "finite"),
+        ([*MODEL, "--json", "photos/00.png"], "does not end in .json"),
     ],
 )
 def test_mistakes_are_one_line(folder, tmp_path, capsys, arguments, message):
@@ -203,9 +221,105 @@ def table_of():
     return {}
 
 
+def wrapped():
+    return wrap(network(), "trunk", size=32)
+
+
+class Moody(nn.Module):
+    """A map of one pixel in the extractor, and no score for black images."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.Tanh())
+        self.regressor = nn.Linear(6, 1)
+
+    def forward(self, x):
+        score = self.regressor(self.trunk(x).flatten(1))
+        return torch.where(x.amax((1, 2, 3), keepdim=True).flatten(1) < -1.5, torch.nan, score)
+
+
+def moody():
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Moody()
+
+
+def test_one_image_and_one_without_a_score(tmp_path):
+    """A batch of one on a map of one pixel; and a network that fails on one image of a batch."""
+    for n in range(4):
+        picture(tmp_path / f"photos/{n}.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos/black.png")
+    model = [
+        "--model",
+        "tests.test_score_images:moody",
+        "--features",
+        "trunk",
+        "--size",
+        "32",
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+    ]
+    for size in ("1", "8"):
+        assert (
+            score_images.main([str(tmp_path / "photos"), "--output", str(tmp_path / "s.csv"), *model, "--batch-size", size]) == 1
+        )
+        rows = {Path(row["image"]).name: row for row in table(tmp_path / "s.csv")}
+        assert "not finite" in rows.pop("black.png")["notes"] and all(row["adapted_score"] for row in rows.values())
+
+
+def test_several_episodes_at_once_and_loader_processes_change_nothing(folder, tmp_path):
+    """With batches of different sizes, one of them unreadable."""
+    paths = sorted(folder.iterdir())
+    for path in paths[4:8]:
+        path.write_bytes(b"")
+    photographs = [Photograph(path.name, path) for path in paths]
+    batches = list(enumerate([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 7, 11], [12, 13], [14, 15, 16, 17, 18, 19]]))
+    setting = Setting(replace(PAPER, view=View(size=32)), METHODS["rank+gc"])
+    found = [
+        list(score_batches(wrapped().double(), photographs, setting, batches, crops=2, at_once=at_once, workers=workers))
+        for at_once, workers in ((1, 0), (3, 2))
+    ]
+    for one, other in zip(*found):
+        assert one.source.keys() == other.source.keys() and one.faults == other.faults
+        for which in ("source", "adapted"):
+            a, b = (list(getattr(batch, which).values()) for batch in (one, other))
+            np.testing.assert_allclose(a, b, rtol=1e-9)
+    assert not found[0][1].source and set(found[0][1].faults) == {4, 5, 6, 7} and set(found[0][2].faults) == {7}
+
+
+def test_an_image_is_the_same_however_it_is_given(folder, tmp_path):
+    """By folder, pattern or list, through a link, once for all; and its MOS is found."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/linked").symlink_to(folder)
+    (tmp_path / "more/loop.png").symlink_to("loop.png")
+    labels = folder / "labels.csv"
+    labels.write_text("image_name,MOS\n" + "".join(f"{n:02}.png,{n}\n" for n in range(20)))
+    by_folder, _ = score_images.collect([str(folder)])
+    by_pattern, _ = score_images.collect([f"{folder}/**/*.png", str(folder)])
+    by_list, lists = score_images.collect([str(folder), str(labels)])
+    assert [image.key for image in by_folder] == [image.key for image in by_pattern] == [f"{n:02}.png" for n in range(20)]
+    assert [image.mos for image in by_list] == list(range(20)) and lists == [labels]
+    linked, _ = score_images.collect([str(tmp_path / "more")])
+    assert [image.key for image in linked] == [f"linked/{n:02}.png" for n in range(20)] + ["loop.png"]
+    labels.write_text("image_name,MOS\n00.png,1\n00.png,2\n")
+    with pytest.raises(UserError, match="named more than once"):
+        score_images.collect([str(labels)])
+    labels.write_text("image_name,MOS\n00.png,good\n")
+    with pytest.raises(UserError, match="MOS good"):
+        score_images.collect([str(labels)])
+
+
 def test_nothing_that_is_read_is_overwritten(folder, capsys):
-    assert score_images.main([str(folder), "--output", str(folder / "00.png"), *MODEL]) == 2
-    assert "read by this very command" in capsys.readouterr().err
+    labels, weights = folder / "labels.csv", folder / "w.pth"
+    labels.write_text("image_name\n00.png\n")
+    torch.save(network().state_dict(), weights)
+    for target in (folder / "00.png", labels, weights):
+        given = [str(folder), str(labels), "--weights", str(weights), "--output", str(target)]
+        before = target.read_bytes()
+        assert score_images.main([*given, *MODEL]) == 2
+        assert "read by this very command" in capsys.readouterr().err and target.read_bytes() == before
     empty = folder.parent / "empty"
     empty.mkdir()
     assert run(empty, folder.parent / "s.csv") == 2 and "no image in" in capsys.readouterr().err
