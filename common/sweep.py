@@ -1,7 +1,8 @@
-"""Many cells into one folder: what is done stays done, what they share is done once, and a kill loses one batch.
+"""Many cells into one folder: what is done stays done, what they share is done once, a kill loses the batches in hand.
 
 RESULTS/<id>/result.json, scores.csv and run.json hold a finished cell and appear together. Until then its episodes lie in
 RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they end. RESULTS/failed/<id>.json says why a cell failed.
+RESULTS/.work/locks keeps two sweeps from the same work.
 """
 
 import fcntl
@@ -13,7 +14,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 from typing import Protocol as Interface
@@ -30,17 +32,22 @@ from common.output import write_csv, write_json
 from common.y import YNetwork
 
 
-class Images(NamedTuple):
+@dataclass(frozen=True)
+class Images:
     """What a target is on this machine. record: what a result says of it."""
 
     photographs: Sequence[Photograph]
     resize: tuple[int, int] | None
     record: dict
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Of the images' names, in their order."""
-        return hashlib.sha256("\n".join(photograph.key for photograph in self.photographs).encode()).hexdigest()
+        """Of the images' names, in their order, and of the sizes of their files."""
+        listed = ((photograph.key, os.path.getsize(photograph.path)) for photograph in self.photographs)
+        return hashlib.sha256(json.dumps(list(listed)).encode()).hexdigest()
+
+
+FILES = ("result.json", "run.json", "scores.csv")  # of a finished cell
 
 
 class Network(NamedTuple):
@@ -93,8 +100,19 @@ class Store:
     def work(self, cell: Cell) -> Path:
         return self.root / ".work" / cell.id
 
+    def lock(self, name: str) -> Path:
+        return self.root / ".work/locks" / name
+
+    def prepare(self) -> None:
+        """Make the folders. Raises UserError where that cannot be."""
+        try:
+            for folder in (self.root / name for name in (".work/locks", "failed", "logs")):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.root} cannot be written to ({error.strerror}): choose other --results") from None
+
     def done(self, cell: Cell) -> bool:
-        return self.result(cell).exists()
+        return all((self.root / cell.id / name).is_file() for name in FILES)
 
     def failed(self, cell: Cell) -> bool:
         return self.failure(cell).exists()
@@ -103,8 +121,11 @@ class Store:
         write_json(self.failure(cell), {"reason": reason, "cell": asdict(cell)})
 
     def reason(self, cell: Cell) -> str:
-        """Why a cell failed."""
-        return json.loads(self.failure(cell).read_text(encoding="utf-8"))["reason"]
+        """Why a cell is not done."""
+        try:
+            return json.loads(self.failure(cell).read_text(encoding="utf-8"))["reason"]
+        except FileNotFoundError:
+            return "not finished; the same command goes on"
 
     def forgive(self, cell: Cell) -> None:
         """A failed cell may be tried again."""
@@ -116,7 +137,7 @@ class Store:
 
     def finish(self, cell: Cell, images: Images, network: Network, device: torch.device, inputs: dict) -> bool:
         """Write the result of a cell, all of its files at once, if the journals of all its seeds are complete."""
-        with locked(self.work(cell) / "finish", wait=True):
+        with locked(self.lock(cell.id), wait=True):
             if self.done(cell):
                 return False
             scores = Scores.empty(cell.seeds, len(images.photographs), cell.method.niter)
@@ -136,6 +157,7 @@ class Store:
             write_json(folder / "result.json", {"config": config, "environment": environment(device), **found})
             write_json(folder / "run.json", {**run, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
             write_csv(folder / "scores.csv", *score_table(scores, images.photographs))
+            shutil.rmtree(self.root / cell.id, ignore_errors=True)  # one that somebody took a file out of
             os.rename(folder, self.root / cell.id)
         self.clear(cell)
         return True
@@ -149,7 +171,6 @@ class Store:
 @contextmanager
 def locked(path: Path, wait: bool) -> Iterator[bool]:
     """Whether nobody else has `path` locked, until the end of the block. The system unlocks it when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -172,16 +193,26 @@ class Journal:
         self.whole = 0  # bytes that are valid
 
     def read(self) -> None:
+        """As far as its lines are whole."""
         content = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         self.lines, self.whole = {}, 0
-        if content and content[0] == _line(self.inputs):
-            whole = [line for line in content if line.endswith(b"\n")]
-            self.lines = {(line := json.loads(text))["batch"]: line for text in whole[1:]}
-            self.whole = sum(map(len, whole))
+        if not content or content[0] != _line(self.inputs):
+            return
+        self.whole = len(content[0])
+        for text in content[1:]:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                return
+            if not text.endswith(b"\n"):
+                return
+            self.lines[line["batch"]] = line
+            self.whole += len(text)
 
     @contextmanager
     def opened(self, batches: int) -> Iterator["Journal"]:
         """For writing, behind the last whole line."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.read()
         if self.stateful and len(self.lines) < batches:
             self.lines, self.whole = {}, 0
@@ -206,6 +237,13 @@ class Journal:
         self.file.write(_line(line))
         self.file.flush()
         self.lines[done.number] = line
+
+
+def _inputs(images: Images, network: Network, device: torch.device) -> dict:
+    """What the episodes of a cell depend on, wherever it lies."""
+    data = {name: value for name, value in images.record.items() if name not in ("folder", "label_file")}
+    versions = {name: value for name, value in environment(device).items() if name in ("commit", "torch")}
+    return {"images": images.digest, **data, "weights": network.record["sha256"], **versions, "device": device.type}
 
 
 _ARRAYS = ("source", "adapted", "choice", "losses")
@@ -244,6 +282,7 @@ class Worker:
     workers: int
     report: Report
     network: tuple[tuple[str, str], Network] | None = None
+    failed: set[str] = field(default_factory=set)  # ids; those that failed elsewhere may well succeed here
 
     def run(self, todo: Iterable[Job]) -> None:
         """Run what is left of the jobs. What another process is at comes last, and is waited for."""
@@ -252,15 +291,15 @@ class Worker:
             with ExitStack() as stack:
                 mine = []
                 for cell in self._left(job.cells):
-                    free = stack.enter_context(locked(self.store.work(cell) / f"{job.seed}.lock", wait=False))
+                    free = stack.enter_context(locked(self.store.lock(f"{cell.id}.{job.seed}"), wait=False))
                     (mine if free else elsewhere).append(Job((cell,), job.seed))
                 self._run([one.cells[0] for one in mine], job.seed)
         for job in elsewhere:
-            with locked(self.store.work(job.cells[0]) / f"{job.seed}.lock", wait=True):
+            with locked(self.store.lock(f"{job.cells[0].id}.{job.seed}"), wait=True):
                 self._run(list(job.cells), job.seed)
 
     def _left(self, cells: Iterable[Cell]) -> list[Cell]:
-        return [cell for cell in cells if not self.store.done(cell) and not self.store.failed(cell)]
+        return [cell for cell in cells if cell.id not in self.failed and not self.store.done(cell)]
 
     def _run(self, cells: Sequence[Cell], seed: int) -> None:
         cells = self._left(cells)
@@ -268,21 +307,25 @@ class Worker:
             return
         try:
             self._episodes(cells, seed)
+            return
         except Exception as error:  # of whatever kind: the other cells of the sweep have nothing to do with it
-            if len(cells) > 1:  # alone, to learn whose fault it is; the journals keep what was done
-                for cell in cells:
-                    self._run([cell], seed)
+            if len(cells) == 1:
+                known = isinstance(error, UserError)
+                reason = str(error) if known else f"{type(error).__name__}: {error}"
+                self.failed.add(cells[0].id)
+                self.store.fail(cells[0], reason)
+                self.report.failed(cells[0], reason, "" if known else "".join(traceback.format_exception(error)))
                 return
-            known = isinstance(error, UserError)
-            reason = str(error) if known else f"{type(error).__name__}: {error}"
-            self.store.fail(cells[0], reason)
-            self.report.failed(cells[0], reason, "" if known else "".join(traceback.format_exception(error)))
+        # Each alone, to learn whose fault it was; the journals keep what was done. Not where the error is still at hand, whose
+        # traceback holds the tensors of all of them.
+        for cell in cells:
+            self._run([cell], seed)
 
     def _episodes(self, cells: Sequence[Cell], seed: int) -> None:
         first = cells[0]
         network = self._network(first.backbone, first.weights)
         images = self.targets[first.target, first.limit]
-        inputs = {"images": images.digest, "data": images.record, "weights": network.record}
+        inputs = _inputs(images, network, self.device)
         batches = len(batch_order(images.photographs, seed, first.batch_size))
         settings = [Setting(cell.protocol, cell.method) for cell in cells]
         job = Job(tuple(cells), seed)

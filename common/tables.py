@@ -21,8 +21,8 @@ from common.distortions import TYPES
 from common.errors import UserError
 from common.grid import Entry, Published, published
 from common.protocols import METHODS, Method
+from common.sweep import FILES
 
-FILES = ("result.json", "run.json", "scores.csv")
 TOLERANCE = 0.01
 PROTOCOLS = ("paper", "released")
 
@@ -425,7 +425,7 @@ def _remarks(result: Result, datasets: Mapping[str, Dataset]) -> Iterator[str]:
     whole = datasets[data["dataset"]].subsets[data["subset"]]
     if data["missing"]:
         yield f"{data['missing']} images of the data set were missing"
-    elif limit is None and result.config["target"]["between"] is None and whole not in (None, n):
+    elif (limit is None or n < limit) and result.config["target"]["between"] is None and whole not in (None, n):
         yield f"on {_images([n])}; the data set has {whole:,}"
 
 

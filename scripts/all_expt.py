@@ -13,8 +13,10 @@ import queue
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,16 +29,16 @@ import musiq.all_expt
 import tres.all_expt
 from common.backbones import BACKBONES
 from common.cell import Setting, forwards
-from common.cli import Parser, natural, positive
+from common.cli import Parser, finite, natural, positive
 from common.device import choose, default_workers, environment
 from common.errors import UserError, command
 from common.grid import Cell, Entry, Experiment, Target, entries
 from common.output import check_targets
 from common.protocols import METHODS
 from common.sweep import Images, Job, Store, Worker, jobs
-from data.catalogue import DATASETS, data_root
+from data.catalogue import DATASETS, TARGETS, data_root
 from scripts import inputs
-from weights.manifest import FILES, located
+from weights.manifest import located
 
 EXPERIMENTS = {
     "tres": tres.all_expt.EXPERIMENTS,
@@ -56,7 +58,12 @@ def grid_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
     parser.add_argument("--limit-images", type=positive, metavar="N", help="only N images of each data set, always the same")
     parser.add_argument(
-        "--similar-dmos", nargs=2, type=float, default=SIMILAR, metavar=("LOW", "HIGH"), help="bounds of Figure 4; default: 40 50"
+        "--similar-dmos",
+        nargs=2,
+        type=finite,
+        default=SIMILAR,
+        metavar=("LOW", "HIGH"),
+        help="bounds of Figure 4; default: 40 50",
     )
 
 
@@ -65,12 +72,7 @@ def grid(
 ) -> Iterator[Entry]:
     """Every place of the paper, with its cell. similar: DMOS bounds of Figure 4."""
     for name in backbones:
-        experiments = [
-            replace(one, targets=[replace(target, between=tuple(similar)) for target in one.targets])
-            if one.place == "fig4"
-            else one
-            for one in EXPERIMENTS[name]
-        ]
+        experiments = [_within(one, similar) if one.place == "fig4" else one for one in EXPERIMENTS[name]]
         yield from entries(name, BACKBONES[name], experiments, protocol, range(seeds), limit)
 
 
@@ -90,14 +92,20 @@ def parser(backbones: Sequence[str]) -> Parser:
         help=f"of {' '.join(PLACES)}; default: all but extra",
     )
     found.add_argument("--backbones", nargs="+", choices=backbones, default=backbones, help=f"default: {' '.join(backbones)}")
-    found.add_argument("--datasets", nargs="+", choices=DATASETS, metavar="NAME", help="default: all that the tables name")
+    found.add_argument(
+        "--datasets",
+        nargs="+",
+        choices=[module.DATASET.name for module in TARGETS],
+        metavar="NAME",
+        help="default: all that the tables name",
+    )
     found.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that the tables name")
     grid_options(found)
     found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1")
     found.add_argument("--workers", type=natural, metavar="W", help="loader processes of each device; by device if left out")
     found.add_argument("--data-root", type=Path, help="folder of the data sets; default: $IQA_DATA_ROOT, data/raw")
     found.add_argument("--allow-missing", action="store_true", help="go without images that are not there, and record how many")
-    found.add_argument("--weights-dir", type=Path, default=FILES, help="folder of the checkpoints; default: weights/files")
+    found.add_argument("--weights-dir", type=Path, help="folder of the checkpoints; default: weights/files")
     found.add_argument("--results", type=Path, default=Path("results/paper"), help="default: results/paper")
     found.add_argument("--dry-run", action="store_true", help="say what would be done, what is missing and what it costs")
     found.add_argument("--retry-failed", action="store_true", help="try again what failed before")
@@ -141,7 +149,7 @@ class Survey:
         return min(whole, cell.limit or whole)
 
 
-def survey(cells: Iterable[Cell], root: Path | None, weights: Path, allow_missing: bool) -> Survey:
+def survey(cells: Iterable[Cell], root: Path | None, weights: Path | None, allow_missing: bool) -> Survey:
     """Look for every checkpoint and read every label file, once."""
     found = Survey({}, {})
     for cell in cells:
@@ -159,12 +167,14 @@ def survey(cells: Iterable[Cell], root: Path | None, weights: Path, allow_missin
     return found
 
 
-def plan(places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], found: Survey) -> Iterator[str]:
+def plan(places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store) -> Iterator[str]:
     """What --dry-run prints."""
+    done = {cell.id for cell in cells if store.done(cell)}
+    left = {cell.id for cell in todo}
     for entry in places:
         cell = entry.cell
-        state = "to do" if cell in todo else "done or failed before"
-        state = "cannot be run" if found.reason(cell) and cell in todo else state
+        state = "done" if cell.id in done else "failed before" if cell.id not in left else "to do"
+        state = "cannot be run" if state == "to do" and found.reason(cell) else state
         yield f"{cell.id}  {_place(entry.place):8s}  {entry.weights} on {entry.target}: {entry.setting}: {state}"
     for what, reason in found.missing.items():
         yield f"missing: {what if isinstance(what, str) else what[0]}: {reason}"
@@ -176,7 +186,8 @@ def plan(places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], f
         seconds += size * job.forwards * cost
         views += size * len(job.cells)
     images = sum(found.size(job.cells[0]) for job in jobs(todo))
-    yield f"{len(places)} places, {len(cells)} cells, {len(cells) - len(todo)} of them done or failed before"
+    failed = len(cells) - len(todo) - len(done)
+    yield f"{len(places)} places, {len(cells)} cells, {len(done)} of them done, {failed} failed before (--retry-failed)"
     if todo:
         yield f"{images} views decoded once ({views} cell by cell), {shared:.3g} forward passes ({alone:.3g} cell by cell)"
         yield f"about {seconds / 3600:.1f} h on 4 CPU cores, by the rates of docs/speed.md; scripts.benchmark measures a GPU's"
@@ -189,7 +200,7 @@ def _place(place: str) -> str:
 
 
 def titles(places: Iterable[Entry]) -> dict[str, str]:
-    """What people call each cell, by id: where it stands first, and how often else."""
+    """What people call each cell, by id: after the place where it stands first."""
     found: dict[str, str] = {}
     for entry in places:
         title = f"{entry.weights} on {entry.target}: {entry.setting} ({_place(entry.place)})"
@@ -215,7 +226,7 @@ class Progress:
         self._advance(0.0)
 
     def job(self, device: int, name: str, backbone: str, work: float) -> None:
-        self._advance(self.left[device][0] * self.left[device][1])  # episodes that were there already
+        self._drop(device)
         self.left[device] = work, CPU_SECONDS[backbone]
         self.inner[device].reset(work)
         self.inner[device].set_description_str(name)
@@ -237,6 +248,15 @@ class Progress:
         self._say(f"{cell.id}  {self.named[cell.id]} FAILED: {reason}")
         if details:
             self.log.error(details)
+
+    def _drop(self, device: int) -> None:
+        """What is left of a job when the next begins was there already, and took no time."""
+        left, cost = self.left[device]
+        self.total -= left * cost
+        self.bar.total = self.total
+
+    def lost(self, device: int, reason: str) -> None:
+        self._say(f"device {device} LOST: {reason}")
 
     def close(self) -> None:
         for bar in (*self.inner, self.bar):
@@ -283,31 +303,31 @@ def _hear(report: Progress, message: tuple) -> None:
 
 
 def _serve(todo: multiprocessing.Queue, messages: multiprocessing.Queue, number: int, make: Callable[[Voice], Worker]) -> None:
-    """The process of one of several devices: draws jobs until there is none left, or nobody to report to."""
+    """The process of one of several devices: draws jobs until there is none left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one answers to Ctrl-C
-
-    def drawn() -> Iterator[Job]:
-        while multiprocessing.parent_process().is_alive():
-            try:
-                job = todo.get(timeout=5)
-            except queue.Empty:
-                continue
-            if job is None:
-                return
-            yield job
-
-    make(Voice(number, messages.put)).run(drawn())
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    try:
+        make(Voice(number, messages.put)).run(iter(todo.get, None))
+    except UserError as error:
+        messages.put(("lost", number, str(error)))
     messages.put(None)
+
+
+def _follow_parent() -> None:
+    """End with the process that started this one, however it ended: nobody would hear of the rest."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def run(work: Sequence[Job], makes: Sequence[Callable[[Voice], Worker]], report: Progress) -> None:
     """Run the jobs: on one device in this process, on several in one process each, which draw from one queue.
 
-    makes: for each device what makes its worker. Raises UserError if a process dies.
+    makes: for each device what makes its worker. Should a process die, the others go on without it.
     """
     if len(makes) == 1:
         makes[0](Voice(0, partial(_hear, report))).run(work)
         return
+    lost: set[int] = set()
     context = multiprocessing.get_context("spawn")
     todo, messages = context.Queue(), context.Queue()
     for job in [*work, *[None] * len(makes)]:
@@ -316,18 +336,14 @@ def run(work: Sequence[Job], makes: Sequence[Callable[[Voice], Worker]], report:
     try:
         for process in processes:
             process.start()
-        ended = 0
-        while ended < len(processes):
-            try:
-                message = messages.get(timeout=1)
-            except queue.Empty:
-                if any(process.exitcode for process in processes):
-                    raise UserError("a worker process died: its last line says why; the same command goes on") from None
-                continue
-            if message is None:
-                ended += 1
-            else:
-                _hear(report, message)
+        while any(process.is_alive() for process in processes) or not messages.empty():
+            with suppress(queue.Empty):
+                if (message := messages.get(timeout=1)) is not None:
+                    _hear(report, message)
+            for number, process in enumerate(processes):
+                if process.exitcode and number not in lost:
+                    lost.add(number)
+                    report.lost(number, f"its process died (exit status {process.exitcode})")
     finally:
         for process in processes:
             process.terminate()
@@ -336,7 +352,6 @@ def run(work: Sequence[Job], makes: Sequence[Callable[[Voice], Worker]], report:
 
 def _log(folder: Path) -> logging.Logger:
     """A log file of this sweep's own."""
-    folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = logging.Logger("sweep")
@@ -347,7 +362,10 @@ def _log(folder: Path) -> logging.Logger:
 @command
 def main(argv: Sequence[str] | None = None, backbones: Sequence[str] = tuple(EXPERIMENTS)) -> int:
     """backbones: those that may be asked for."""
-    args = parser(backbones).parse_args(argv)
+    command_line = parser(backbones)
+    args = command_line.parse_args(argv)
+    if args.similar_dmos[0] >= args.similar_dmos[1]:
+        raise UserError("--similar-dmos: the first bound must be below the second")
     root = None if args.dry_run else data_root(args.data_root)
     if root is not None:
         check_targets([args.results / "result.json"], [], [root])
@@ -359,10 +377,11 @@ def main(argv: Sequence[str] | None = None, backbones: Sequence[str] = tuple(EXP
     todo = [cell for cell in cells if not store.done(cell) and (args.retry_failed or not store.failed(cell))]
     found = survey(todo, args.data_root, args.weights_dir, args.allow_missing)
     if args.dry_run:
-        print("\n".join(plan(places, cells, todo, found)))
+        print("\n".join(plan(places, cells, todo, found, store)))
         return 0
+    store.prepare()
     log = _log(args.results / "logs")
-    log.info("python -m scripts.all_expt %s", shlex.join(sys.argv[1:] if argv is None else argv))
+    log.info("%s %s", command_line.prog, shlex.join(sys.argv[1:] if argv is None else argv))
     log.info("%s", environment(devices[0]))
     for cell in cells:
         if store.done(cell):
@@ -384,13 +403,14 @@ def main(argv: Sequence[str] | None = None, backbones: Sequence[str] = tuple(EXP
         run(work, makes, report)
     finally:
         report.close()
-    failed = [cell for cell in cells if store.failed(cell)]
-    print(f"{sum(map(store.done, cells))} of {len(cells)} cells are in {args.results}, {len(failed)} failed")
-    for cell in failed:
-        print(f"failed: {cell.id}  {named[cell.id]}: {store.reason(cell)}")
+    missing = [cell for cell in cells if not store.done(cell)]
+    failed = [cell for cell in missing if store.failed(cell)]
+    print(f"{len(cells) - len(missing)} of {len(cells)} cells are in {args.results}, {len(failed)} failed")
+    for cell in missing:
+        print(f"{'failed' if cell in failed else 'unfinished'}: {cell.id}  {named[cell.id]}: {store.reason(cell)}")
     if failed:
         print("--retry-failed tries them again")
-    return 1 if failed else 0
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from weights.loading import load_weights
 from weights.manifest import located
 
 
-def network(backbone: str, weights: str, device: torch.device, folder: Path) -> Network:
+def network(backbone: str, weights: str, device: torch.device, folder: Path | None = None) -> Network:
     """The named network with the weights of a file, or of a name of weights/README.md that lies in `folder`, on the device."""
     file = located(weights, folder)
     module = BACKBONES[backbone].network()

@@ -18,7 +18,7 @@ import numpy as np
 from common import figures, markup, sections
 from common.backbones import BACKBONES
 from common.cell import with_std
-from common.cli import Parser, natural, positive
+from common.cli import Parser, finite, natural, positive
 from common.errors import UserError, command
 from common.grid import MAIN, Entry, Target
 from common.output import check_targets, whole_file
@@ -260,9 +260,9 @@ def failures(sweep: Sweep) -> Iterator[str]:
         where = f"Figure {entry.place[3:]}" if entry.place.startswith("fig") else f"Table {entry.place}"
         places.setdefault(entry.cell.id, []).append(f"{where}, {entry.setting}")
     reasons: dict[str, list[str]] = {}
-    for name in sweep.failed:
-        failure = sweep.results.failed[name]
-        reasons.setdefault(failure.reason, []).append(f"{named(failure.cell)} ({'; '.join(places[name])})")
+    for name, failure in sweep.results.failed.items():
+        where = "; ".join(places.get(name, ["not in this variant of the paper's tables"]))
+        reasons.setdefault(failure.reason, []).append(f"{named(failure.cell)} ({where})")
     for reason, cells in reasons.items():
         yield f'<p>{escape(reason)}</p><ul class="note">{"".join(f"<li>{escape(cell)}</li>" for cell in cells)}</ul>'
 
@@ -330,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--protocol", choices=PROTOCOLS, help=f"paper or released{whole}")
     parser.add_argument("--seeds", type=positive, metavar="N", help=f"seeds 0 to N-1{whole}")
     parser.add_argument("--limit-images", type=natural, metavar="N", help=f"N images of each data set, 0 for all{whole}")
-    parser.add_argument("--similar-dmos", nargs=2, type=float, metavar=("LOW", "HIGH"), help=f"bounds of Figure 4{whole}")
+    parser.add_argument("--similar-dmos", nargs=2, type=finite, metavar=("LOW", "HIGH"), help=f"bounds of Figure 4{whole}")
     args = parser.parse_args(argv)
     asked = {
         "protocol": args.protocol,

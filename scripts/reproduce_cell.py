@@ -9,26 +9,24 @@ The first stands it beside what the paper published; the second is any network o
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-
-import torch
 
 from common.backbones import BACKBONES
 from common.cell import Setting, run_cells, score_table, summary, with_std
 from common.cli import Parser, above_zero, natural, positive
-from common.device import choose, default_episodes, default_workers, environment, file_sha256
+from common.device import choose, default_episodes, default_workers, environment
 from common.distortions import TYPES
 from common.errors import UserError, command
-from common.grid import Entry, published
+from common.grid import Cell, Entry, published
 from common.output import check_targets, write_csv, write_json
 from common.protocols import METHODS, Method, Protocol
 from common.y import ADAPTABLE
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read
+from scripts import inputs
 from scripts.all_expt import PLACES, grid
-from weights.loading import load_weights
 from weights.manifest import located
+from weights.manifest import read as read_manifest
 
 TABLES = tuple(place for place in PLACES if place.isdigit())
 
@@ -48,6 +46,7 @@ def parser() -> Parser:
     found.add_argument(
         "--weights", metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md; default: that of the table"
     )
+    found.add_argument("--weights-dir", type=Path, help="folder of checkpoints by name; default: weights/files")
     found.add_argument("--method", default="rank+gc", choices=METHODS, help="default: rank+gc")
     found.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
     found.add_argument("--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5")
@@ -115,30 +114,40 @@ def table(result: dict) -> str:
 
 def place_in(args: argparse.Namespace, protocol: Protocol, method: Method) -> Entry:
     """The place of the paper's table that was asked for. Raises UserError if the table has none such, or more than one."""
+    asked = (("--batch-size", args.batch_size == Cell.batch_size), ("--subset", args.subset is None))
+    for option, usual in (*asked, ("--score-column", args.score_column is None)):
+        if not usual:
+            raise UserError(f"Table {args.table} is not of another {option}: leave it out, or leave out --table")
     row = [
         entry
         for entry in grid([args.backbone], args.protocol, args.seeds)
         if (entry.place, entry.target.dataset) == (args.table, args.dataset)
     ]
     if not row:
-        raise UserError(
-            f"Table {args.table} has no cell of {args.backbone} on {args.dataset}: choose another --dataset or --table"
-        )
-    found = [entry for entry in row if (entry.cell.protocol, replace(entry.cell.method, name=method.name)) == (protocol, method)]
+        raise UserError(f"Table {args.table} has no cell of {args.backbone} on {args.dataset}: choose another")
+    found = [entry for entry in row if _alike(entry.cell, protocol, method, args.cut)]
     if not found:
         settings = ", ".join(dict.fromkeys(entry.setting for entry in row))
         raise UserError(f"Table {args.table} has {settings} and not this method: choose --method and the ablations accordingly")
-    if len(found) > 1:
+    sources = sorted({entry.weights for entry in row})
+    if args.weights in read_manifest() or len(found) > 1:
         found = [entry for entry in found if entry.weights == args.weights]
     if not found:
-        raise UserError(f"Table {args.table} has two sources: give --weights {' or '.join(sorted({e.weights for e in row}))}")
+        raise UserError(f"Table {args.table} on {args.dataset} is of {' and '.join(sources)}: give one as --weights")
     return found[0]
 
 
-def beside(entry: Entry, result: dict) -> str:
+def _alike(cell: Cell, protocol: Protocol, method: Method, cut: str | None) -> bool:
+    """Whether a cell is what was asked for. cut: None where the table may say."""
+    named = replace(cell.method, name=method.name, adapt=method.adapt)
+    same = set(cell.method.adapt) == set(method.adapt) and named == method
+    return same and replace(cell.protocol, cut=protocol.cut if cut is None else cell.protocol.cut) == protocol
+
+
+def beside(entry: Entry, weights: Path, result: dict) -> str:
     """Published and measured, as people read them."""
     rows = [
-        f"Table {entry.place}, {entry.weights} on {entry.target}, {entry.setting}",
+        f"Table {entry.place}, {entry.weights} on {entry.target}, {entry.setting}; measured with {weights}",
         f"{'':8s}  {'published':>10s}  {'measured':>15s}  {'difference':>10s}",
     ]
     for number in published():
@@ -156,11 +165,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     protocol, method = settings(args)
     place = None if args.table is None else place_in(args, protocol, method)
-    if args.weights is None and place is None:
+    if place is not None:
+        protocol, method = place.cell.protocol, place.cell.method
+    elif args.weights is None:
         raise UserError("no --weights: give a checkpoint, or the --table whose own it shall be")
     root = data_root(args.data_root)
     folder = folder_of(DATASETS[args.dataset], root)
-    weights = located(args.weights or place.weights)
+    weights = located(args.weights or place.weights, args.weights_dir)
     check_targets([args.json, args.scores], [weights], [root, folder])
     device = choose(args.device)
     setting = Setting(protocol, method)
@@ -171,14 +182,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     workers = default_workers(device) if args.workers is None else args.workers
     reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     photographs = reading.photographs
-    network = BACKBONES[args.backbone].network()
-    load_weights(network, weights)
-    weights_sha256 = file_sha256(weights)
-    network.to(device, memory_format=torch.channels_last)
-    print(f"{args.backbone}, {args.method}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds", flush=True)
+    network = inputs.network(args.backbone, str(weights), device, args.weights_dir)
+    print(f"{args.backbone}, {method.name}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds", flush=True)
     print(f"{reading.dataset.title}, subset {reading.subset}, {reading.labels.column} ({reading.dataset.direction})", flush=True)
     (scores,) = run_cells(
-        partial(BACKBONES[args.backbone].wrap, network),
+        network.wrap,
         photographs,
         [setting],
         seeds=range(args.seeds),
@@ -191,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "config": {
             "backbone": args.backbone,
             **reading.record(),
-            "weights": {"file": str(weights), "sha256": weights_sha256},
+            "weights": network.record,
             "method": asdict(method),
             "protocol": asdict(protocol),
             "seeds": list(range(args.seeds)),
@@ -209,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_csv(args.scores, *score_table(scores, photographs))
     print(table(result))
     if place is not None:
-        print(beside(place, result))
+        print(beside(place, weights, result))
     for note in (*reading.notes(), *scores.notes()):
         print(f"note: {note}")
     print(f"{scores.seconds:.1f} s, {result['images_per_second']:.2f} images/s")

@@ -1,8 +1,10 @@
 """The paper's grid, and a sweep over it in miniature: shared, resumed after a kill, run twice at once, spoilt and mended."""
 
+import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,7 @@ from common.backbones import BACKBONES
 from common.cell import Setting, forwards
 from common.errors import UserError
 from common.grid import Target, published
-from common.sweep import Store, jobs
+from common.sweep import Journal, Store, jobs, locked
 from scripts import all_expt, inputs, report, reproduce_cell
 from tests import miniature
 
@@ -42,6 +44,14 @@ def small(monkeypatch):
 def grid(seeds=5, protocol="paper"):
     """The paper's places."""
     return [entry for entry in all_expt.grid(all_expt.EXPERIMENTS, protocol, seeds) if entry.place != "extra"]
+
+
+def miniature_grid(seeds):
+    """The same, as tests.miniature has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, backbone in BACKBONES.items():
+            patch.setitem(BACKBONES, name, miniature.small(backbone))
+        return grid(seeds)
 
 
 def content(results):
@@ -126,14 +136,61 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
     assert len(before) < len(alone)
     with journal.open("ab") as file:  # a line that was being written
         file.write(b'{"batch": 1, "sour')
-    kept = journal.read_bytes().splitlines()[1]
-    assert json.loads(kept)["source"]
     process = start(root, tmp_path, *SOME)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert content(tmp_path) == alone
     assert all(content(tmp_path)[name] == value for name, value in before.items())
-    assert not list(tmp_path.glob(".work/*"))
+    assert [path.name for path in tmp_path.glob(".work/*")] == ["locks"]
+
+
+def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkeypatch, capsys):
+    """A score that is changed in a journal comes back in the result; what follows a damaged line is run again."""
+    append, options = Journal.append, miniature.options(root, tmp_path, *SOME)
+
+    def interrupted(journal, done):
+        append(journal, done)
+        if journal.path.stem == "1" and done.number == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append", interrupted)
+    assert all_expt.main(options) == 130
+    monkeypatch.setattr(Journal, "append", append)
+    path = next(path for path in tmp_path.glob(".work/*/1.jsonl") if path.read_bytes().count(b"\n") == 4)
+    head, first, second, third = path.read_bytes().splitlines(keepends=True)
+    line = json.loads(first)
+    line["adapted"][0] = 123.0
+    path.write_bytes(head + json.dumps(line).encode() + b"\n" + b"x" + second + third)
+    assert all_expt.main(options) == 0
+    with (tmp_path / path.parent.name / "scores.csv").open(newline="") as file:
+        assert sorted(float(row["adapted_score"]) for row in csv.DictReader(file))[-2:][1] == 123.0
+
+
+def test_a_cell_that_another_sweep_is_at_is_waited_for(root, tmp_path, alone):
+    store = Store(tmp_path)
+    store.prepare()
+    cell = next(entry.cell for entry in miniature_grid(2) if entry.key == ("1", "tres", "tres-live_fb", "pipal", "Rotation"))
+    with locked(store.lock(f"{cell.id}.0"), wait=False) as free:
+        assert free
+        process = start(root, tmp_path, *SOME)
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*/result.json"))) < 15:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.5)
+        assert process.poll() is None and not store.done(cell) and not (store.work(cell) / "0.jsonl").exists()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert content(tmp_path) == alone
+
+
+def test_a_result_that_lost_a_file_is_made_again(root, tmp_path, small, capsys):
+    options = miniature.options(root, tmp_path, "--backbones", "metaiqa", "--tables", "8", "--seeds", "1")
+    assert all_expt.main(options) == 0
+    whole = content(tmp_path)
+    for name in ("result.json", "scores.csv"):
+        next(tmp_path.glob(f"*/{name}")).unlink()
+        assert all_expt.main(options) == 0 and content(tmp_path) == whole
 
 
 def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
@@ -167,6 +224,23 @@ def test_two_devices_draw_from_one_queue(root, tmp_path, alone):
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert content(tmp_path) == alone
+
+
+def test_the_others_go_on_without_a_worker_that_died(root, tmp_path, alone):
+    process = start(root, tmp_path, *SOME, "--device", "cpu,cpu")
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".work/*/*.jsonl")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    printed, errors = process.communicate(timeout=120)
+    assert "LOST" in printed and "exit status -9" in printed, errors
+    assert process.returncode == ("unfinished: " in printed)
+    process = start(root, tmp_path, *SOME)
+    process.communicate(timeout=120)
+    assert process.returncode == 0 and content(tmp_path) == alone
 
 
 def test_what_is_spoilt_fails_alone_and_can_be_mended(root, tmp_path, small, capsys):
@@ -237,5 +311,12 @@ def test_one_cell_beside_the_published_one(root, tmp_path, small, capsys):
     assert measured == found["adapted"]["srocc"]["mean"]
     assert "0.4602" in line and f"{measured - 0.4602:+.4f}" in line
     assert reproduce_cell.main([*one, "--temperature", "1"]) == 2 and "p=0.25, p=0.375, p=0.5" in capsys.readouterr().err
-    seven = ["--table", "7", "--backbone", "tres", "--dataset", "pipal"]
-    assert reproduce_cell.main(seven) == 2 and "tres-live_fb or tres-live_iqa" in capsys.readouterr().err
+    seven = ["--table", "7", "--backbone", "tres", "--dataset"]
+    assert reproduce_cell.main([*seven, "pipal"]) == 2 and "tres-live_fb and tres-live_iqa" in capsys.readouterr().err
+    assert reproduce_cell.main([*seven, "spaq", "--weights", "tres-live_iqa"]) == 2
+    assert "tres-live_fb" in capsys.readouterr().err
+    for other in (["--batch-size", "4"], ["--subset", "distortion_1"]):
+        assert reproduce_cell.main([*one, *weights, *other]) == 2 and other[0] in capsys.readouterr().err
+    six = ["--table", "6", "--backbone", "tres", "--dataset", "pipal", "--seeds", "1", *weights, "--adapt"]
+    for adapt, row in (("bn", "BN Only"), ("ln+bn", "BN+LN")):
+        assert reproduce_cell.main([*six, adapt]) == 0 and row in capsys.readouterr().out
