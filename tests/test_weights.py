@@ -473,7 +473,15 @@ def test_a_file_from_elsewhere(server, arguments, tmp_path, capsys):
 def start(command):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     program = [sys.executable, "-m", "scripts.download_weights", *command]
-    return subprocess.Popen(program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        program,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs would ignore
+    )
 
 
 def test_two_at_once_download_once(server, arguments, tmp_path):
