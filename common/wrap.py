@@ -45,8 +45,13 @@ def wrap(
     size: side of the images that it is tried on; for another than 224 the protocol needs a View of that size too.
     mean, std: of the three channels, which images in [0, 1] are normalised by; 0 and 1 for a network that does it itself.
 
+    A metric of pyiqa.create_metric is taken for the network in it, whose names `features` gives, on images in [0, 1], with
+    smaller = better turned round where the metric says so.
+
     Raises UserError, with what to do, where it cannot be adapted or gives no score that depends on the image alone.
     """
+    if type(network).__module__ == "pyiqa.models.inference_model":
+        network, score, mean, std = *_within_metric(network, score), (0, 0, 0), (1, 1, 1)
     _check_kind(network)
     cut = _module(network, features)
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -66,6 +71,18 @@ def wrap(
         mean=mean,
         std=std,
     )
+
+
+def _within_metric(metric: nn.Module, score: Callable[[Any], Tensor] | None) -> tuple[nn.Module, Callable[[Any], Tensor]]:
+    """The network of a pyiqa metric, which itself runs without gradients, and its score, larger = better."""
+    if metric.metric_mode != "NR":
+        raise UserError(f"the metric {metric.metric_name} compares with a reference: choose a no-reference one")
+
+    def directed(output: Any) -> Tensor:
+        found = output[0] if isinstance(output, tuple) else output
+        return -found if metric.lower_better else found
+
+    return metric.net, score or directed
 
 
 class _Reached(BaseException):
