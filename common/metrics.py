@@ -7,6 +7,8 @@ from scipy import optimize, stats
 
 from common.seeds import generator
 
+FEWEST = 10  # images that an interval is drawn from
+
 
 def agreement(scores: np.ndarray, mos: np.ndarray) -> dict[str, float | None]:
     """SROCC, PLCC, PLCC after the 4-parameter logistic mapping, KROCC, and RMSE (in MOS units, after that mapping).
@@ -51,9 +53,10 @@ def gain_interval(
 ) -> tuple[float, float] | None:
     """Paired bootstrap interval of SROCC(adapted) - SROCC(source), averaged over seeds, over images drawn with replacement.
 
-    source, adapted: (seeds, n). mos: (n,). None if any of them is constant.
+    source, adapted: (seeds, n). mos: (n,). None if any of them is constant, or n below 10: resamples of so few images are mostly
+    alike, and would claim what nobody can know.
     """
-    if any(np.ptp(row) == 0 for row in (*source, *adapted, mos)):
+    if len(mos) < FEWEST or any(np.ptp(row) == 0 for row in (*source, *adapted, mos)):
         return None
     rng = generator(0, "bootstrap")
     n = len(mos)

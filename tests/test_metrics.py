@@ -47,6 +47,12 @@ def test_the_interval_is_the_paired_bootstrap():
     assert low < stats.spearmanr(adapted, mos)[0] - stats.spearmanr(source, mos)[0] < high
 
 
+def test_a_handful_of_images_has_no_interval():
+    source, adapted, mos = sample(9)
+    assert gain_interval(source[None], adapted[None], mos) is None
+    assert gain_interval(*(values[None] for values in sample(10)[:2]), sample(10)[2]) is not None
+
+
 def test_no_gain_is_exactly_no_gain():
     source, _, mos = sample()
     assert gain_interval(source[None], source[None], mos) == (0.0, 0.0)
