@@ -175,7 +175,7 @@ def plan(places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], f
         cell = entry.cell
         state = "done" if cell.id in done else "failed before" if cell.id not in left else "to do"
         state = "cannot be run" if state == "to do" and found.reason(cell) else state
-        yield f"{cell.id}  {_place(entry.place):8s}  {entry.weights} on {entry.target}: {entry.setting}: {state}"
+        yield f"{cell.id}  {place_name(entry.place):8s}  {entry.weights} on {entry.target}: {entry.setting}: {state}"
     for what, reason in found.missing.items():
         yield f"missing: {what if isinstance(what, str) else what[0]}: {reason}"
     shared, alone, seconds, views = 0.0, 0.0, 0.0, 0
@@ -193,7 +193,8 @@ def plan(places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], f
         yield f"about {seconds / 3600:.1f} h on 4 CPU cores, by the rates of docs/speed.md; scripts.benchmark measures a GPU's"
 
 
-def _place(place: str) -> str:
+def place_name(place: str) -> str:
+    """As people speak of a table or figure."""
     if place == "extra":
         return "beyond the paper"
     return f"Figure {place[3:]}" if place.startswith("fig") else f"Table {place}"
@@ -203,7 +204,7 @@ def titles(places: Iterable[Entry]) -> dict[str, str]:
     """What people call each cell, by id: after the place where it stands first."""
     found: dict[str, str] = {}
     for entry in places:
-        title = f"{entry.weights} on {entry.target}: {entry.setting} ({_place(entry.place)})"
+        title = f"{entry.weights} on {entry.target}: {entry.setting} ({place_name(entry.place)})"
         found.setdefault(entry.cell.id, title)
     return found
 

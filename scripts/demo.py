@@ -8,26 +8,23 @@ which it never saw: as it is, and adapted by each method. Writes DIR/summary.jso
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from html import escape
 from pathlib import Path
-
-import torch
 
 from common import sections
 from common.backbones import BACKBONES
 from common.batches import Photograph
 from common.cell import Scores, Setting, run_cells, summary, with_std
 from common.cli import Parser, positive
-from common.device import choose, default_episodes, default_workers, environment, file_sha256
+from common.device import choose, default_episodes, default_workers, environment
 from common.errors import command
 from common.output import check_targets, whole_file, write_json
 from common.page import page
 from common.protocols import METHODS
 from data.csv_folder import DATASET
 from data.dataset import read
+from scripts import inputs
 from scripts.make_demo_data import target_versions, write
-from weights.loading import load_weights
 
 WEIGHTS = Path(__file__).parent.parent / "weights/demo/metaiqa.safetensors"
 SHOWN = ("rotation", "gc", "rank", "rank+gc")
@@ -123,12 +120,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     write(folder, target_versions())
     photographs = read(DATASET, folder).photographs
     protocol = BACKBONES["metaiqa"].protocols["paper"]
-    network = BACKBONES["metaiqa"].network()
-    load_weights(network, WEIGHTS)
-    network.to(device, memory_format=torch.channels_last)
+    network = inputs.network("metaiqa", str(WEIGHTS), device)
     print(f"{len(photographs)} images, {args.seeds} seeds, {len(SHOWN)} methods on {device}", flush=True)
     scores = run_cells(
-        partial(BACKBONES["metaiqa"].wrap, network),
+        network.wrap,
         photographs,
         [Setting(protocol, METHODS[name]) for name in SHOWN],
         seeds=range(args.seeds),
@@ -138,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = dict(zip(SHOWN, scores))
     results = {name: summary(one, photographs) for name, one in found.items()}
     seconds, where = time.perf_counter() - started, environment(device)
-    weights = {"file": WEIGHTS.name, "sha256": file_sha256(WEIGHTS)}
+    weights = {**network.record, "file": WEIGHTS.name}
     write_json(
         summary_file,
         {"methods": brief(results), "seeds": args.seeds, "weights": weights, "seconds": seconds, "environment": where},

@@ -257,8 +257,7 @@ def failures(sweep: Sweep) -> Iterator[str]:
     """Why cells failed, and which."""
     places: dict[str, list[str]] = {}
     for entry in sweep.entries:
-        where = f"Figure {entry.place[3:]}" if entry.place.startswith("fig") else f"Table {entry.place}"
-        places.setdefault(entry.cell.id, []).append(f"{where}, {entry.setting}")
+        places.setdefault(entry.cell.id, []).append(f"{all_expt.place_name(entry.place)}, {entry.setting}")
     reasons: dict[str, list[str]] = {}
     for name, failure in sweep.results.failed.items():
         where = "; ".join(places.get(name, ["not in this variant of the paper's tables"]))

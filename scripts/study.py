@@ -10,21 +10,18 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-
-import torch
 
 from common.backbones import BACKBONES
 from common.cell import Setting, before_episodes, run_cells, summary, with_std
 from common.cli import Parser, positive
-from common.device import choose, default_episodes, default_workers, environment, file_sha256
+from common.device import choose, default_episodes, default_workers, environment
 from common.errors import command
 from common.output import check_targets, whole_file, write_json
 from common.protocols import METHODS, Protocol
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read
-from weights.loading import load_weights
+from scripts import inputs
 from weights.manifest import located
 
 PARTS = ("methods", "steps", "lr", "forms", "statistics", "gradient", "head", "batch", "released")
@@ -115,15 +112,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose(args.device)
     reading = read(DATASETS[args.dataset], folder)
     backbone = BACKBONES[args.backbone]
-    network = backbone.network()
-    load_weights(network, weights)
-    network.to(device, memory_format=torch.channels_last)
+    network = inputs.network(args.backbone, str(weights), device)
     wanted = [row for row in rows(backbone.protocols["paper"], backbone.protocols["released"]) if row.part in args.parts]
     found = []
     for together in shared(wanted):
         print(", ".join(row.name for row in together), flush=True)
         scores = run_cells(
-            partial(backbone.wrap, network),
+            network.wrap,
             reading.photographs,
             [row.setting for row in together],
             seeds=range(args.seeds),
@@ -139,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {
             "command": f"python -m scripts.study {shlex.join(sys.argv[1:] if argv is None else argv)}",
             "data": reading.record(),
-            "weights": {"file": str(weights), "sha256": file_sha256(weights)},
+            "weights": network.record,
             "seeds": args.seeds,
             "environment": environment(device),
             "rows": [
