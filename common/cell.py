@@ -228,7 +228,7 @@ def summary(scores: Scores, photographs: Sequence[Photograph]) -> dict:
         for seed, source, adapted in zip(scores.seeds, scores.source, scores.adapted)
     ]
     over_seeds = {
-        which: {name: _mean_std([seed[which][name] for seed in per_seed]) for name in per_seed[0][which]}
+        which: {name: mean_std([seed[which][name] for seed in per_seed]) for name in per_seed[0][which]}
         for which in ("source", "adapted")
     }
     source, adapted = over_seeds["source"]["srocc"]["mean"], over_seeds["adapted"]["srocc"]["mean"]
@@ -260,7 +260,8 @@ def with_std(value: Mapping[str, float | None], digits: int = 3, plus_minus: str
     return f"{value['mean']:.{digits}f}" + ("" if value["std"] is None else f" {plus_minus} {value['std']:.{digits}f}")
 
 
-def _mean_std(values: Sequence[float | None]) -> dict:
+def mean_std(values: Sequence[float | None]) -> dict:
+    """Of one value per seed, n - 1; None where one of them is not defined. std: None for a single seed."""
     if None in values:
         return {"mean": None, "std": None, "values": list(values)}
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None

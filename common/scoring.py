@@ -103,11 +103,10 @@ def score_batches(
             if crop == 0:
                 now = ScoredBatch(number)
             now.faults |= {indices[place]: reason for place, reason in faults.items()}
-            if batch is not None:
-                lost = set(indices) - set(batch.indices.tolist()) - now.faults.keys()
-                now.faults |= dict.fromkeys(lost, "the network's score is not finite")
+            kept = [] if batch is None else batch.indices.tolist()
+            now.faults |= dict.fromkeys(set(indices).difference(kept, now.faults), "the network's score is not finite")
             if outcome is not None:
-                now.record(batch.indices.tolist(), outcome, crops, guard)
+                now.record(kept, outcome, crops, guard)
             if crop == crops - 1:
                 now.forget(now.faults)
                 yield now
@@ -115,13 +114,14 @@ def score_batches(
 
 def _run(adapter: Adapter, batches: Sequence[Batch | None]) -> list[tuple[Batch | None, Outcome | None]]:
     """Each batch without the images that the source has no finite score of, and its outcome; None for a batch of none."""
-    held = [batch for batch in batches if batch is not None and len(batch.indices)]
+    held = [batch for batch in batches if batch is not None]
     try:
         outcomes = iter(adapter(held) if held else ())
     except NotFinite as error:
         parts = iter(error.finite.cpu().split([len(batch.indices) for batch in held]))
-        return _run(adapter, [batch and (batch.only(next(parts)) if len(batch.indices) else batch) for batch in batches])
-    return [(batch, next(outcomes) if batch is not None and len(batch.indices) else None) for batch in batches]
+        finite = [batch and batch.only(next(parts)) for batch in batches]
+        return _run(adapter, [batch if batch is not None and len(batch.indices) else None for batch in finite])
+    return [(batch, None if batch is None else next(outcomes)) for batch in batches]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from scipy import stats
 
 from common.backbones import BACKBONES
 from common.batches import Photograph
-from common.cell import Scores
+from common.cell import Scores, mean_std
 from common.distortions import TYPES
 from common.errors import UserError
 from common.grid import Entry, Published, published
@@ -507,9 +507,9 @@ def srocc_by_type(result: Result) -> dict[str, tuple[dict, int]]:
     for kind in dict.fromkeys(kinds[kinds != ""].tolist()):
         of = kinds == kind
         defined = np.ptp(mos[of]) > 0 and (np.ptp(scores.adapted[:, of], axis=1) > 0).all()
-        values = [stats.spearmanr(row, mos[of])[0] for row in scores.adapted[:, of]] if defined else []
-        mean, std = float(np.mean(values)) if values else None, float(np.std(values, ddof=1)) if len(values) > 1 else None
-        found[kind] = {"mean": mean, "std": std}, int(of.sum())
+        values = [stats.spearmanr(row, mos[of])[0] for row in scores.adapted[:, of]] if defined else [None]
+        over_seeds = mean_std(values)
+        found[kind] = {name: over_seeds[name] for name in ("mean", "std")}, int(of.sum())
     return dict(sorted(found.items()))
 
 

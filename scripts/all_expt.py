@@ -148,6 +148,11 @@ class Survey:
         whole = subsets[cell.target.subset or next(iter(subsets))] or 0
         return min(whole, cell.limit or whole)
 
+    def seconds(self, job: Job) -> float:
+        """What a job takes on a CPU."""
+        first = job.cells[0]
+        return self.size(first) * job.forwards * CPU_SECONDS[first.backbone]
+
 
 def survey(cells: Iterable[Cell], root: Path | None, weights: Path | None, allow_missing: bool) -> Survey:
     """Look for every checkpoint and read every label file, once."""
@@ -178,14 +183,14 @@ def plan(places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], f
         yield f"{cell.id}  {place_name(entry.place):8s}  {entry.weights} on {entry.target}: {entry.setting}: {state}"
     for what, reason in found.missing.items():
         yield f"missing: {what if isinstance(what, str) else what[0]}: {reason}"
-    shared, alone, seconds, views = 0.0, 0.0, 0.0, 0
+    images, views, shared, alone, seconds = 0, 0, 0.0, 0.0, 0.0
     for job in jobs(todo):
-        size, cost = found.size(job.cells[0]), CPU_SECONDS[job.cells[0].backbone]
+        size = found.size(job.cells[0])
+        images += size
+        views += size * len(job.cells)
         shared += size * job.forwards
         alone += size * sum(forwards([Setting(cell.protocol, cell.method)]) for cell in job.cells)
-        seconds += size * job.forwards * cost
-        views += size * len(job.cells)
-    images = sum(found.size(job.cells[0]) for job in jobs(todo))
+        seconds += found.seconds(job)
     failed = len(cells) - len(todo) - len(done)
     yield f"{len(places)} places, {len(cells)} cells, {len(done)} of them done, {failed} failed before (--retry-failed)"
     if todo:
@@ -393,8 +398,7 @@ def main(argv: Sequence[str] | None = None, backbones: Sequence[str] = tuple(EXP
             store.fail(cell, reason)
             log.info("%s  %s FAILED: %s", cell.id, named[cell.id], reason)
     work = jobs(cell for cell in todo if not found.reason(cell))
-    seconds = sum(found.size(job.cells[0]) * job.forwards * CPU_SECONDS[job.cells[0].backbone] for job in work)
-    report = Progress(seconds, {cell.id: named[cell.id] for cell in todo}, len(devices), log)
+    report = Progress(sum(map(found.seconds, work)), {cell.id: named[cell.id] for cell in todo}, len(devices), log)
     load = partial(inputs.network, folder=args.weights_dir)
     makes = [
         partial(Worker, store, found.targets, load, device, default_workers(device) if args.workers is None else args.workers)

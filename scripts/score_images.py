@@ -36,7 +36,7 @@ from common.device import choose, default_episodes, default_workers, environment
 from common.errors import UserError, command
 from common.images import DAMAGED, SUFFIXES, size_of
 from common.output import check_targets, whole_file, write_csv, write_json
-from common.protocols import METHODS, PAPER
+from common.protocols import METHODS, PAPER, Protocol
 from common.scoring import KEPT_ORDER, Movement, ScoredBatch, movement, score_batches
 from common.views import View
 from common.wrap import wrap
@@ -44,6 +44,7 @@ from common.y import YNetwork
 from data.csv_folder import COLUMNS
 from data.files import Files, shown
 from data.tables import number, read_columns
+from scripts import inputs
 from scripts.reproduce_cell import table
 from weights.loading import load_weights
 from weights.manifest import located
@@ -198,34 +199,35 @@ def network_of(args: argparse.Namespace, device: torch.device) -> tuple[YNetwork
     """The network that was asked for, wrapped, on the device; and how it adapts."""
     if (args.backbone is None) == (args.model is None):
         raise UserError("give either --backbone, a network of the paper, or --model, your own")
-    weights = None if args.weights is None else located(args.weights)
     method = METHODS["source" if args.method == "none" else args.method]
-    if args.backbone is not None:
-        if weights is None:
-            raise UserError("no --weights: give a checkpoint of that backbone; weights/README.md lists them")
-        if args.features is not None or args.size is not None:
-            raise UserError("--features and --size belong to --model: a network of the paper knows its own")
-        backbone = BACKBONES[args.backbone]
-        protocol, network = backbone.protocols["paper"], backbone.network()
-    else:
-        protocol, network = replace(PAPER, view=View(size=args.size or View.size)), made(args.model)
+    protocol = PAPER if args.backbone is None else BACKBONES[args.backbone].protocols["paper"]
     if args.running_from is not None:
         protocol = replace(protocol, running_from=args.running_from)
-    if weights is not None:
-        load_weights(network.network if isinstance(network, YNetwork) else network, weights)
-    network.to(device, memory_format=torch.channels_last)
-    if args.backbone is not None:
-        y = backbone.wrap(network, protocol)
-    elif isinstance(network, YNetwork):
-        if args.features is not None:
-            raise UserError(f"--model {args.model} is wrapped already, and its features are settled: leave out --features")
-        y = network
-    elif args.features is None:
+    if args.backbone is None:
+        protocol = replace(protocol, view=View(size=args.size or View.size))
+        y = _own(args, protocol, device)
+    elif args.weights is None:
+        raise UserError("no --weights: give a checkpoint of that backbone; weights/README.md lists them")
+    elif args.features is not None or args.size is not None:
+        raise UserError("--features and --size belong to --model: a network of the paper knows its own")
+    else:
+        y = inputs.network(args.backbone, args.weights, device).wrap(protocol)
+    return y, Setting(protocol, y.cut.settled(method))
+
+
+def _own(args: argparse.Namespace, protocol: Protocol, device: torch.device) -> YNetwork:
+    """The Y of --model."""
+    network = made(args.model)
+    wrapped = isinstance(network, YNetwork)
+    if wrapped and args.features is not None:
+        raise UserError(f"--model {args.model} is wrapped already, and its features are settled: leave out --features")
+    if not wrapped and args.features is None:
         parts = ", ".join(name for name, _ in network.named_children())
         raise UserError(f"no --features: name the module of {args.model} where the extractor ends; its parts are {parts}")
-    else:
-        y = wrap(network, args.features, size=protocol.view.size)
-    return y, Setting(protocol, y.cut.settled(method))
+    if args.weights is not None:
+        load_weights(network.network if wrapped else network, located(args.weights))
+    network.to(device, memory_format=torch.channels_last)
+    return network if wrapped else wrap(network, args.features, size=protocol.view.size)
 
 
 class Output:
