@@ -12,9 +12,9 @@ from torch import Tensor
 from common.batches import Batch
 from common.distortions import TYPES
 from common.episodes import EpisodeState, inhabit, pass_momenta
-from common.errors import UserError
 from common.losses import group_contrastive_loss, nt_xent_loss, rank_loss, rotate, split_groups
-from common.protocols import Method, Protocol, stateful
+from common.protocols import Method, Protocol, Setting
+from common.system.errors import UserError
 from common.y import YNetwork
 
 CPU_CHUNK = 8  # images of a pass by the source on a CPU
@@ -119,7 +119,7 @@ class Adapter:
         self.adaptable = y.adaptable(method.adapt) if method.adapts else None
         parameter = next(y.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.stateful = stateful(protocol, method)
+        self.stateful = Setting(protocol, method).stateful
         self.carried: tuple[EpisodeState, torch.optim.Adam] | None = None  # from the last episode to the next, if stateful
 
     def __call__(self, batches: Sequence[Batch]) -> list[Outcome]:

@@ -1,8 +1,6 @@
 """Test batches: for a seed, the images in the order of hash(seed, key), each with its view and its distorted copies."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
@@ -14,28 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.distortions import LEVELS, Severities, distort, unit
-from common.errors import UserError
-from common.images import read_rgb
-from common.seeds import digest, generator
+from common.photographs import Photograph, read_rgb
+from common.system.errors import UserError
+from common.system.seeds import digest, generator
 from common.views import Placement, View, second_view
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better,
-    NaN where it is not known. group: its reference or scene, for splits without shared content; the image itself where none is
-    known. kind: its type of distortion, where the data set tells."""
-
-    key: str
-    path: Path
-    mos: float = math.nan
-    group: str = ""
-    kind: str = ""
-
-    def __post_init__(self):
-        object.__setattr__(self, "group", self.group or self.key)
 
 
 class Batch(NamedTuple):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from common.seeds import generator
+from common.system.seeds import generator
 
 TYPES = ("compression", "noise", "blur")
 LEVELS = ("high", "low")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.errors import UserError
+from common.system.errors import UserError
 from common.y import Adaptable
 
 

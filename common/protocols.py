@@ -1,7 +1,7 @@
 """What is computed, as data: a Protocol says how an episode runs, a Method which losses drive it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from common.distortions import TYPES, Severities
 from common.losses import GroupForm
@@ -96,9 +96,16 @@ class Method:
         return self.rank or self.group or self.rotation or bool(self.second_views) or self.statistics_only
 
 
-def stateful(protocol: Protocol, method: Method) -> bool:
-    """Whether an episode depends on the ones before it: then only one runs at a time, and in the order of the batches."""
-    return protocol.leak_state or not method.reset
+class Setting(NamedTuple):
+    """A method under a protocol: all that decides how an episode runs."""
+
+    protocol: Protocol
+    method: Method
+
+    @property
+    def stateful(self) -> bool:
+        """Whether an episode depends on the ones before it: then only one runs at a time, in the order of the batches."""
+        return self.protocol.leak_state or not self.method.reset
 
 
 METHODS = {

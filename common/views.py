@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common.distortions import unit
-from common.seeds import generator
+from common.system.seeds import generator
 
 SECOND_VIEWS = ("crop", "contrique")
 COLOURS = ("rgb", "lab", "hsv", "grey", "ms")

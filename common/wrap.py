@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from common.episodes import EpisodeState, inhabit
-from common.errors import UserError
-from common.seeds import generator
+from common.system.errors import UserError
+from common.system.seeds import generator
 from common.y import ADAPTABLE, CLASS_TOKENS, MEAN, STD, Adaptable, Cut, YNetwork, kind_of
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.errors import UserError
 from common.protocols import Method, Protocol
-from common.seeds import generator
+from common.system.errors import UserError
+from common.system.seeds import generator
 
 ADAPTABLE = ("bn", "ln", "gn", "cls")
 MEAN = (0.485, 0.456, 0.406)  # ImageNet

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data import (
     cid2013,
     csiq,

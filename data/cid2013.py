@@ -2,10 +2,10 @@
 
 import re
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
-from data.tables import number, read_columns
+from data.label_files import number, read_columns
 
 SHEET = "CID2013 MOS"
 OFFICIAL = "CID2013 data*.xlsx"

@@ -1,9 +1,9 @@
 """CSIQ: six distortions of 30 references."""
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
-from data.tables import number, read_columns, read_list
+from data.label_files import number, read_columns, read_list
 
 OFFICIAL, DERIVED = "csiq.DMOS.xlsx", "csiq_label.txt"
 TYPES = {"noise": "AWGN", "blur": "BLUR", "contrast": "contrast", "fnoise": "fnoise", "jpeg": "JPEG", "jpeg 2000": "jpeg2000"}

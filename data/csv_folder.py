@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.dataset import Dataset, Label, Labels
 from data.files import Files, shown
-from data.tables import number, read_columns
+from data.label_files import number, read_columns
 
 COLUMNS = ("image_name", "MOS")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.batches import Photograph
-from common.errors import UserError
+from common.photographs import Photograph
+from common.system.errors import UserError
 from data.files import Files, shown
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 
 @dataclass(frozen=True)

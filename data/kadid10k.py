@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
-from data.tables import number, read_columns
+from data.label_files import number, read_columns
 
 LABELS = "dmos.csv"
 LEFT_OUT = "i81"  # by the authors' code, which counts 80 references

@@ -1,9 +1,9 @@
 """KonIQ-10k: photographs with authentic distortions, scored by crowds."""
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
-from data.tables import number, read_columns
+from data.label_files import number, read_columns
 
 SCORES = "koniq10k_scores_and_distributions.csv"
 SETS = "koniq10k_distributions_sets.csv"  # training, validation and test; its MOS is on the scale of MOS_zscore

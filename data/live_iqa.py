@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
-from data.tables import number, read_mat
+from data.label_files import number, read_mat
 
 BLOCKS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}  # the order of the arrays, 982 images
 FILES = {"dmos_new": "dmos_realigned.mat", "dmos": "dmos.mat"}

@@ -1,9 +1,9 @@
 """LIVE In the Wild Image Quality Challenge Database (LIVEC, CLIVE)."""
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
-from data.tables import number, read_mat
+from data.label_files import number, read_mat
 
 NAMES, SCORES = "AllImages_release.mat", "AllMOS_release.mat"
 

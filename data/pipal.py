@@ -6,10 +6,10 @@ Scores are Elo ratings with the same mean for every reference: correlations pool
 import re
 from pathlib import Path
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.dataset import Dataset, Label, Labels
 from data.files import Files, shown
-from data.tables import number, read_columns, read_list
+from data.label_files import number, read_columns, read_list
 
 NAME = re.compile(r"A(\d{4})_\d+_\d+\.bmp", re.IGNORECASE)
 PER_REFERENCE = "A0???.txt"

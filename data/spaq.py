@@ -2,7 +2,7 @@
 
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
-from data.tables import number, read_columns
+from data.label_files import number, read_columns
 
 LABELS = ("MOS and Image attribute scores.xlsx", "MOS and Image attribute scores.csv")
 

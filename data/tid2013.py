@@ -2,10 +2,10 @@
 
 import re
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
-from data.tables import number, read_list
+from data.label_files import number, read_list
 
 LABELS = "mos_with_names.txt"
 NAME = re.compile(r"i\d\d_\d\d_\d\.bmp")

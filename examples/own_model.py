@@ -10,12 +10,11 @@ from pathlib import Path
 
 import timm
 
-from common.batches import Photograph
-from common.cell import Setting, run_cells
-from common.cli import Parser
-from common.errors import UserError, command
-from common.images import SUFFIXES
-from common.protocols import METHODS, PAPER
+from common.photographs import SUFFIXES, Photograph
+from common.protocols import METHODS, PAPER, Setting
+from common.runs.cell import run_cells
+from common.system.cli import Parser
+from common.system.errors import UserError, command
 from common.wrap import wrap
 from weights.loading import load_weights
 

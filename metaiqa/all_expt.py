@@ -5,7 +5,7 @@ python -m metaiqa.all_expt --data-root DIR --device cuda
 
 from collections.abc import Sequence
 
-from common.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, targets
+from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, targets
 
 WEIGHTS = "metaiqa-tid2013-kadid10k"
 

@@ -5,8 +5,8 @@ python -m musiq.all_expt --data-root DIR --device cuda
 
 from collections.abc import Sequence
 
-from common.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, adapting, targets
 from common.protocols import METHODS
+from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, adapting, targets
 
 WEIGHTS = "musiq-live_fb"
 

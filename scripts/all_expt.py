@@ -27,18 +27,18 @@ import hyperiqa.all_expt
 import metaiqa.all_expt
 import musiq.all_expt
 import tres.all_expt
-from common.backbones import BACKBONES
-from common.cell import Setting, forwards
-from common.cli import Parser, finite, natural, positive
-from common.device import choose, default_workers, environment
-from common.errors import UserError, command
-from common.grid import Cell, Entry, Experiment, Target, entries
-from common.output import check_targets
-from common.protocols import METHODS
-from common.sweep import Images, Job, Store, Worker, jobs
+from common.protocols import METHODS, Setting
+from common.runs.cell import forwards
+from common.runs.grid import Cell, Entry, Experiment, Target, entries
+from common.runs.sweep import Images, Job, Store, Worker, jobs
+from common.system.cli import Parser, finite, natural, positive
+from common.system.device import choose, default_workers, environment
+from common.system.errors import UserError, command
+from common.system.output import check_targets
+from data import inputs
 from data.catalogue import DATASETS, TARGETS, data_root
-from scripts import inputs
 from weights.manifest import located
+from weights.networks import BACKBONES
 
 EXPERIMENTS = {
     "tres": tres.all_expt.EXPERIMENTS,

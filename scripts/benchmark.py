@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 
 from common.adapter import Adapter
-from common.backbones import BACKBONES
 from common.batches import Batch
-from common.cli import Parser, positive
-from common.device import choose, environment
 from common.distortions import TYPES
-from common.errors import command
-from common.output import check_targets, write_json
 from common.protocols import METHODS
+from common.system.cli import Parser, positive
+from common.system.device import choose, environment
+from common.system.errors import command
+from common.system.output import check_targets, write_json
+from weights.networks import BACKBONES
 
 FORWARD_EQUIVALENTS = 1 + 2 * len(TYPES) + METHODS["rank+gc"].forwards
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from common.batches import Photograph
-from common.cli import Parser
-from common.errors import UserError, command
-from common.images import read_rgb
+from common.photographs import Photograph, read_rgb
+from common.system.cli import Parser
+from common.system.errors import UserError, command
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import Dataset, Reading, survey
 from data.files import shown

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from common.backbones import BACKBONES
-from common.cli import Parser
-from common.device import file_sha256
-from common.errors import UserError, command
-from common.output import whole_path
+from common.system.cli import Parser
+from common.system.device import file_sha256
+from common.system.errors import UserError, command
+from common.system.output import whole_path
 from weights.loading import fill, read_state_dict
 from weights.manifest import identified, read
+from weights.networks import BACKBONES
 
 
 def parser() -> Parser:

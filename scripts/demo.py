@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from common import sections
-from common.backbones import BACKBONES
-from common.batches import Photograph
-from common.cell import Scores, Setting, run_cells, summary, with_std
-from common.cli import Parser, positive
-from common.device import choose, default_episodes, default_workers, environment
-from common.errors import command
-from common.output import check_targets, whole_file, write_json
-from common.page import page
-from common.protocols import METHODS
+from common.photographs import Photograph
+from common.protocols import METHODS, Setting
+from common.report import sections
+from common.report.page import page
+from common.runs.cell import Scores, run_cells, summary, with_std
+from common.system.cli import Parser, positive
+from common.system.device import choose, default_episodes, default_workers, environment
+from common.system.errors import command
+from common.system.output import check_targets, whole_file, write_json
+from data import inputs
 from data.csv_folder import DATASET
 from data.dataset import read
-from scripts import inputs
 from scripts.make_demo_data import target_versions, write
+from weights.networks import BACKBONES
 
 WEIGHTS = Path(__file__).parent.parent / "weights/demo/metaiqa.safetensors"
 SHOWN = ("rotation", "gc", "rank", "rank+gc")

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.cli import Parser, positive, seconds
-from common.errors import UserError, command
+from common.system.cli import Parser, positive, seconds
+from common.system.errors import UserError, command
 from weights.download import Outcome, Patience, obtain
 from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read
 

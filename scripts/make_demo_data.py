@@ -25,12 +25,12 @@ import skimage.data
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from common.cli import Parser
 from common.distortions import add_noise, compress, unit
-from common.errors import command
-from common.images import read_rgb
-from common.output import write_csv
-from common.seeds import generator
+from common.photographs import read_rgb
+from common.system.cli import Parser
+from common.system.errors import command
+from common.system.output import write_csv
+from common.system.seeds import generator
 
 SOURCE: dict[str, Callable[[], np.ndarray]] = {
     "astronaut": skimage.data.astronaut,

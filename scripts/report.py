@@ -15,20 +15,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import figures, markup, sections
-from common.backbones import BACKBONES
-from common.cell import with_std
-from common.cli import Parser, finite, natural, positive
-from common.errors import UserError, command
-from common.grid import MAIN, Entry, Target
-from common.output import check_targets, whole_file
-from common.page import chapter, figure, page, table, tiles
-from common.tables import PROTOCOLS, TOLERANCE, Result, Results, Sweep, Table, Tally, Variant, scores_of, speed, strangers, sweeps
-from common.tables import figures as numbers_of_figures
-from common.tables import tables as numbers_of_tables
+from common.report import figures, sections
+from common.report import text as markup
+from common.report.page import chapter, figure, page, table, tiles
+from common.report.tables import (
+    PROTOCOLS,
+    TOLERANCE,
+    Result,
+    Results,
+    Sweep,
+    Table,
+    Tally,
+    Variant,
+    scores_of,
+    speed,
+    strangers,
+    sweeps,
+)
+from common.report.tables import figures as numbers_of_figures
+from common.report.tables import tables as numbers_of_tables
+from common.runs.cell import with_std
+from common.runs.grid import MAIN, Entry, Target
+from common.system.cli import Parser, finite, natural, positive
+from common.system.errors import UserError, command
+from common.system.output import check_targets, whole_file
 from data.catalogue import DATASETS, ROOT, data_root, folder_of
 from data.dataset import survey
 from scripts import all_expt
+from weights.networks import BACKBONES
 
 TITLE = "TTA-IQA: published and measured"
 NO_NUMBERS = "The paper prints this as a figure without its numbers, so that there is nothing to compare with."

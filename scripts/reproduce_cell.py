@@ -11,22 +11,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from common.backbones import BACKBONES
-from common.cell import Setting, run_cells, score_table, summary, with_std
-from common.cli import Parser, above_zero, natural, positive
-from common.device import choose, default_episodes, default_workers, environment
 from common.distortions import TYPES
-from common.errors import UserError, command
-from common.grid import Cell, Entry, published
-from common.output import check_targets, write_csv, write_json
-from common.protocols import METHODS, Method, Protocol
+from common.protocols import METHODS, Method, Protocol, Setting
+from common.runs.cell import run_cells, score_table, summary, with_std
+from common.runs.grid import Cell, Entry, published
+from common.system.cli import Parser, above_zero, natural, positive
+from common.system.device import choose, default_episodes, default_workers, environment
+from common.system.errors import UserError, command
+from common.system.output import check_targets, write_csv, write_json
 from common.y import ADAPTABLE
+from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read
-from scripts import inputs
 from scripts.all_expt import PLACES, grid
 from weights.manifest import located
 from weights.manifest import read as read_manifest
+from weights.networks import BACKBONES
 
 TABLES = tuple(place for place in PLACES if place.isdigit())
 

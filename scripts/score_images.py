@@ -28,26 +28,26 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from common.backbones import BACKBONES
-from common.batches import Photograph, batch_order
-from common.cell import Scores, Setting, summary
-from common.cli import Parser, finite, natural, positive
-from common.device import choose, default_episodes, default_workers, environment, file_sha256
-from common.errors import UserError, command
-from common.images import DAMAGED, SUFFIXES, size_of
-from common.output import check_targets, whole_file, write_csv, write_json
-from common.protocols import METHODS, PAPER, Protocol
-from common.scoring import KEPT_ORDER, Movement, ScoredBatch, movement, score_batches
+from common.batches import batch_order
+from common.photographs import DAMAGED, SUFFIXES, Photograph, size_of
+from common.protocols import METHODS, PAPER, Protocol, Setting
+from common.runs.cell import Scores, summary
+from common.runs.scoring import KEPT_ORDER, Movement, ScoredBatch, movement, score_batches
+from common.system.cli import Parser, finite, natural, positive
+from common.system.device import choose, default_episodes, default_workers, environment, file_sha256
+from common.system.errors import UserError, command
+from common.system.output import check_targets, whole_file, write_csv, write_json
 from common.views import View
 from common.wrap import wrap
 from common.y import YNetwork
+from data import inputs
 from data.csv_folder import COLUMNS
 from data.files import Files, shown
-from data.tables import number, read_columns
-from scripts import inputs
+from data.label_files import number, read_columns
 from scripts.reproduce_cell import table
 from weights.loading import load_weights
 from weights.manifest import located
+from weights.networks import BACKBONES
 
 SHOWN = ("rank+gc", "gc", "rank", "rotation", "none")
 HEADER = ("image", "source_score", "adapted_score", "width", "height", "notes")

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from common.backbones import BACKBONES
-from common.cell import Setting, before_episodes, run_cells, summary, with_std
-from common.cli import Parser, positive
-from common.device import choose, default_episodes, default_workers, environment
-from common.errors import command
-from common.output import check_targets, whole_file, write_json
-from common.protocols import METHODS, Protocol
+from common.protocols import METHODS, Protocol, Setting
+from common.runs.cell import before_episodes, run_cells, summary, with_std
+from common.system.cli import Parser, positive
+from common.system.device import choose, default_episodes, default_workers, environment
+from common.system.errors import command
+from common.system.output import check_targets, whole_file, write_json
+from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read
-from scripts import inputs
 from weights.manifest import located
+from weights.networks import BACKBONES
 
 PARTS = ("methods", "steps", "lr", "forms", "statistics", "gradient", "head", "batch", "released")
 BATCH_SIZE = 8

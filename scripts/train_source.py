@@ -16,20 +16,20 @@ from safetensors.torch import save
 from torch import nn
 from tqdm import tqdm
 
-from common.backbones import BACKBONES
-from common.cell import Setting, run_cells, summary, with_std
-from common.cli import Parser, above_zero, natural, positive
-from common.device import choose, default_workers, environment
-from common.errors import UserError, command
-from common.output import check_targets, whole_file, whole_path
-from common.protocols import METHODS
-from common.seeds import digest
-from common.training import Parts, Progress, Recipe, Trainer, disjoint
+from common.protocols import METHODS, Setting
+from common.runs.cell import run_cells, summary, with_std
+from common.runs.training import Parts, Progress, Recipe, Trainer, disjoint
+from common.system.cli import Parser, above_zero, natural, positive
+from common.system.device import choose, default_workers, environment
+from common.system.errors import UserError, command
+from common.system.output import check_targets, whole_file, whole_path
+from common.system.seeds import digest
 from common.y import Backbone
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read
 from weights.loading import fill, load_weights, read_state_dict
 from weights.manifest import located
+from weights.networks import BACKBONES
 
 HELD_OUT_SEEDS = range(5)
 

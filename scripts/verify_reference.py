@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.adapter import Adapter, Images, Source, consult
-from common.backbones import BACKBONES
-from common.cli import Parser
 from common.distortions import TYPES, blur
-from common.errors import UserError, command
 from common.protocols import METHODS, Method, Protocol
+from common.system.cli import Parser
+from common.system.errors import UserError, command
 from common.y import YNetwork
+from weights.networks import BACKBONES
 
 TOLERANCE = 1e-6
 STRENGTHS = {"compression": ("comp", 0.8, 0.2), "noise": ("nos", 1.0, 0.3)}  # name, high, low

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.backbones import BACKBONES
 from common.batches import Batch
 from common.distortions import TYPES
 from common.views import SECOND_VIEWS
 from common.y import Cut, YNetwork
+from weights.networks import BACKBONES
 
 
 class SmallNet(nn.Module):

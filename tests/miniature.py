@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 import weights.manifest
-from common.backbones import BACKBONES
-from common.seeds import generator
+from common.system.seeds import generator
 from common.y import Backbone
 from scripts import all_expt
 from tests import test_datasets
 from tests.conftest import CUTS, SmallNet
+from weights.networks import BACKBONES
 
 SOURCES = {
     "tres": ("tres-live_fb", "tres-live_iqa"),

@@ -11,9 +11,9 @@ from torch import nn
 from common.adapter import Adapter, consult, together
 from common.distortions import TYPES
 from common.episodes import pass_momenta
-from common.errors import UserError
 from common.losses import group_contrastive_loss, nt_xent_loss, rank_loss
 from common.protocols import METHODS, PAPER, RELEASED
+from common.system.errors import UserError
 from common.y import MEAN, STD
 from tests.conftest import make_batch, make_small
 

@@ -17,8 +17,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from common.adapter import Adapter, consult, together
 from common.episodes import EpisodeState, inhabit
-from common.errors import UserError
 from common.protocols import METHODS, PAPER
+from common.system.errors import UserError
 from common.wrap import wrap
 from examples import own_model
 from tests.conftest import make_batch

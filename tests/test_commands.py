@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from common.backbones import BACKBONES
-from common.cell import Setting, run_cells
-from common.protocols import METHODS, PAPER
+from common.protocols import METHODS, PAPER, Setting
+from common.runs.cell import run_cells
 from common.views import View
 from data.catalogue import DATASETS
 from data.dataset import read
 from scripts import benchmark, reproduce_cell
 from tests.conftest import make_small
+from weights.networks import BACKBONES
 
 ROOT = Path(__file__).parent.parent
 
@@ -233,7 +233,7 @@ def test_the_benchmark_reports_rates(tmp_path, capsys):
 
 
 def test_losses_and_metrics_need_no_torchvision():
-    code = "import sys; sys.modules['torchvision'] = None; import common.losses, common.metrics, common.adapter"
+    code = "import sys; sys.modules['torchvision'] = None; import common.losses, common.runs.metrics, common.adapter"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

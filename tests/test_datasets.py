@@ -13,8 +13,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from common.errors import UserError
-from common.images import read_rgb
+from common.photographs import read_rgb
+from common.system.errors import UserError
 from data.catalogue import DATASETS, folder_of
 from data.dataset import read, survey
 from scripts import check_data, reproduce_cell

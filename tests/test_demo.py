@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.backbones import BACKBONES
 from data.csv_folder import DATASET
 from data.dataset import read
 from scripts import demo, make_demo_data, reproduce_cell, study
 from weights.loading import load_weights
+from weights.networks import BACKBONES
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import weights.manifest
-from common.backbones import BACKBONES
 from scripts import check_data, download_weights, reproduce_cell
 from tests.test_datasets import koniq10k, live_iqa
+from weights.networks import BACKBONES
 
 NAME = "metaiqa-tid2013-kadid10k"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.metrics import agreement, gain_interval, logistic_mapping
+from common.runs.metrics import agreement, gain_interval, logistic_mapping
 
 
 def sample(n=120, seed=0):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from common.adapter import Adapter, consult, together
-from common.backbones import BACKBONES
 from common.protocols import METHODS
 from scripts import verify_reference
 from tests.conftest import make_batch
+from weights.networks import BACKBONES
 
 GOLDEN = Path(__file__).parent / "golden"
 

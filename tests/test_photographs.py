@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 import common.views
-from common.batches import Photograph, Views, batch_order, load
+from common.batches import Views, batch_order, load
 from common.distortions import TYPES, Severities, compress, distort, unit
-from common.errors import UserError
-from common.images import read_rgb
+from common.photographs import Photograph, read_rgb
+from common.system.errors import UserError
 from common.views import COLOURS, SECOND_VIEWS, Placement, View, recoloured, second_view
 from data.catalogue import data_root
 from data.csv_folder import DATASET

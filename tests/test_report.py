@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import markup
-from common.tables import Head, Results, Sweep, Tally, Variant, figures, sweeps, tables
+from common.report import text as markup
+from common.report.tables import Head, Results, Sweep, Tally, Variant, figures, sweeps, tables
 from data.catalogue import DATASETS
 from scripts import report
 

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import nn
 
 from common.adapter import Outcome
-from common.batches import Photograph
-from common.cell import Setting, run_cells
-from common.errors import UserError
-from common.protocols import METHODS, PAPER
-from common.scoring import kept_order, score_batches
+from common.photographs import Photograph
+from common.protocols import METHODS, PAPER, Setting
+from common.runs.cell import run_cells
+from common.runs.scoring import kept_order, score_batches
+from common.system.errors import UserError
 from common.views import View
 from common.wrap import wrap
 from data.csv_folder import DATASET

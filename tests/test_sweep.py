@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from common.backbones import BACKBONES
-from common.cell import Setting, forwards
-from common.errors import UserError
-from common.grid import Target, published
-from common.sweep import Journal, Store, jobs, locked
-from scripts import all_expt, inputs, report, reproduce_cell
+from common.protocols import Setting
+from common.runs.cell import forwards
+from common.runs.grid import Target, published
+from common.runs.sweep import Journal, Store, jobs, locked
+from common.system.errors import UserError
+from data import inputs
+from scripts import all_expt, report, reproduce_cell
 from tests import miniature
+from weights.networks import BACKBONES
 
 ROOT = Path(__file__).parent.parent
 EXPECTED = Path(__file__).parent / "golden/miniature_report.md"

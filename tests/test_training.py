@@ -15,14 +15,14 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from common.backbones import BACKBONES
-from common.batches import Photograph
-from common.errors import UserError
-from common.training import Progress, Recipe, Trainer, disjoint, predict, quality_loss
+from common.photographs import Photograph
+from common.runs.training import Progress, Recipe, Trainer, disjoint, predict, quality_loss
+from common.system.errors import UserError
 from common.views import View
 from common.y import YNetwork
 from scripts import reproduce_cell, train_source
 from tests.conftest import CUTS, SmallNet
+from weights.networks import BACKBONES
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,7 +144,7 @@ def test_meta_learning_moves_all_the_way_to_the_mean_of_its_tasks(photographs):
 
 
 def train_source_batches(run):
-    from common.training import TrainingViews, load
+    from common.runs.training import TrainingViews, load
 
     views = TrainingViews(run.parts.train, run.recipe, None)
     return load(views, [run._keyed(0, batch) for batch in run._batches(0)], 0)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet50
 
-from common.errors import UserError
+from common.system.errors import UserError
 from hyperiqa.model import HyperIQA
 from metaiqa.model import MetaIQA
 from scripts import convert_weights, download_weights

@@ -6,8 +6,8 @@ python -m tres.all_expt --data-root DIR --device cuda
 from collections.abc import Sequence
 from dataclasses import replace
 
-from common.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, Target, adapting, targets
 from common.protocols import METHODS
+from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, Target, adapting, targets
 
 WEIGHTS = "tres-live_fb"
 RANK, GC, BOTH = METHODS["rank"], METHODS["gc"], METHODS["rank+gc"]

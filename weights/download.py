@@ -23,8 +23,8 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from common.device import file_sha256
-from common.output import write_json
+from common.system.device import file_sha256
+from common.system.output import write_json
 from weights.manifest import LOCK, Checkpoint, lock
 
 BLOCK = 1 << 16

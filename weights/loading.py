@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.system.errors import UserError
 from weights import module_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # under which training code stores a state dict

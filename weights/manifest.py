@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.cli import Parser
-from common.errors import UserError, command
-from common.output import whole_file
+from common.system.cli import Parser
+from common.system.errors import UserError, command
+from common.system.output import whole_file
 
 HERE = Path(__file__).parent
 MANIFEST = HERE / "manifest.json"

@@ -6,15 +6,15 @@ from itertools import groupby
 
 import numpy as np
 
-from common import figures
-from common.batches import Photograph
-from common.cell import Scores, with_std
 from common.distortions import TYPES
-from common.errors import UserError
-from common.markup import between, change, difference, printed
-from common.metrics import places_gained
-from common.page import figure, signed, table, thumbnail
-from common.tables import TOLERANCE, Head, Table, Tally, Value
+from common.photographs import Photograph
+from common.report import figures
+from common.report.page import figure, signed, table, thumbnail
+from common.report.tables import TOLERANCE, Head, Table, Tally, Value
+from common.report.text import between, change, difference, printed
+from common.runs.cell import Scores, with_std
+from common.runs.metrics import places_gained
+from common.system.errors import UserError
 
 SIGNS = {"helped": "▲", "harmed": "▼", "undecided": "○", "": ""}
 LEGEND = (
@@ -29,7 +29,7 @@ LEGEND = (
 
 
 def methods(results: Mapping[str, dict]) -> str:
-    """Metrics of every method beside the source's. results: method to `common.cell.summary`."""
+    """Metrics of every method beside the source's. results: method to `common.runs.cell.summary`."""
     source = next(iter(results.values()))["source"]
     rows = [["source", with_std(source["srocc"]), with_std(source["plcc"]), "", ""]]
     for name, result in results.items():

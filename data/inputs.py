@@ -5,16 +5,16 @@ from pathlib import Path
 
 import torch
 
-from common.backbones import BACKBONES
-from common.device import file_sha256
-from common.errors import UserError
-from common.grid import Target
-from common.seeds import digest
-from common.sweep import Images, Network
+from common.runs.grid import Target
+from common.runs.sweep import Images, Network
+from common.system.device import file_sha256
+from common.system.errors import UserError
+from common.system.seeds import digest
 from data.catalogue import DATASETS, folder_of
 from data.dataset import read
 from weights.loading import load_weights
 from weights.manifest import located
+from weights.networks import BACKBONES
 
 
 def network(backbone: str, weights: str, device: torch.device, folder: Path | None = None) -> Network:

@@ -21,7 +21,7 @@ COLOURS = (
     "#666666",
 )
 BETTER, WORSE = "#00795a", "#b3400a"
-VARIABLES = {  # of common.page, which has others for the dark
+VARIABLES = {  # of common.report.page, which has others for the dark
     INK: "--ink",
     FAINT: "--axis",
     GRID: "--line",

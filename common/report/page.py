@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.images import read_rgb
+from common.photographs import read_rgb
 
 CSS = """
 :root { color-scheme: light dark; --ink: #222831; --faint: #6b7280; --line: #e3e7ec; --axis: #c9ced6; --paper: #fff;

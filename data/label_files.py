@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from common.errors import UserError
+from common.system.errors import UserError
 from data.files import shown
 
 SPREADSHEETS = (".xlsx", ".ods")

@@ -23,12 +23,14 @@ from typing import Protocol as Interface
 import torch
 
 from common.adapter import Outcome
-from common.batches import Photograph, batch_order
-from common.cell import Done, Scores, Setting, before_episodes, episodes_of, forwards, score_table, summary
-from common.device import default_episodes, environment
-from common.errors import UserError
-from common.grid import Cell, Target
-from common.output import write_csv, write_json
+from common.batches import batch_order
+from common.photographs import Photograph
+from common.protocols import Setting
+from common.runs.cell import Done, Scores, before_episodes, episodes_of, forwards, score_table, summary
+from common.runs.grid import Cell, Target
+from common.system.device import default_episodes, environment
+from common.system.errors import UserError
+from common.system.output import write_csv, write_json
 from common.y import YNetwork
 
 

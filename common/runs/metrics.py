@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from scipy import optimize, stats
 
-from common.seeds import generator
+from common.system.seeds import generator
 
 FEWEST = 10  # images that an interval is drawn from
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "pillow", "opencv-python-headless", "opencv-python", "timm")
 

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.batches import Batch, Photograph, Views, batch_order, load
-from common.errors import UserError
-from common.images import read_rgb
-from common.metrics import agreement
-from common.seeds import digest, generator
+from common.batches import Batch, Views, batch_order, load
+from common.photographs import Photograph, read_rgb
+from common.runs.metrics import agreement
+from common.system.errors import UserError
+from common.system.seeds import digest, generator
 from common.views import View
 from common.y import YNetwork
 

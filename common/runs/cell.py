@@ -10,24 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from common.adapter import Adapter, Outcome, consult, together
-from common.batches import Batch, Photograph, Views, batch_order, load
+from common.batches import Batch, Views, batch_order, load
 from common.distortions import TYPES
-from common.metrics import agreement, gain_interval
-from common.protocols import Method, Protocol, stateful
+from common.photographs import Photograph
+from common.protocols import Protocol, Setting
+from common.runs.metrics import agreement, gain_interval
 from common.views import SECOND_VIEWS
 from common.y import YNetwork
-
-
-class Setting(NamedTuple):
-    """How one row of results is come by."""
-
-    protocol: Protocol
-    method: Method
-
-    @property
-    def stateful(self) -> bool:
-        """Whether an episode depends on the ones before it: then only one runs at a time."""
-        return stateful(self.protocol, self.method)
 
 
 @dataclass

@@ -1,13 +1,15 @@
-"""Reading photographs as users have them."""
+"""Photographs: what is known of one, and reading its file as users have it."""
 
+import math
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 # What Pillow raises for files that are no images, damaged, or too large.
 DAMAGED = (
@@ -16,6 +18,22 @@ DAMAGED = (
 )  # fmt: skip
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better,
+    NaN where it is not known. group: its reference or scene, for splits without shared content; the image itself where none is
+    known. kind: its type of distortion, where the data set tells."""
+
+    key: str
+    path: Path
+    mos: float = math.nan
+    group: str = ""
+    kind: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "group", self.group or self.key)
 
 
 def read_rgb(path: Path) -> np.ndarray:

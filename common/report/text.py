@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from common.cell import with_std
-from common.tables import Head, Table, Tally, Value
+from common.report.tables import Head, Table, Tally, Value
+from common.runs.cell import with_std
 
 TICK = "✓"
 LATEX = {

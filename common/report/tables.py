@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from common.backbones import BACKBONES
-from common.batches import Photograph
-from common.cell import Scores, mean_std
 from common.distortions import TYPES
-from common.errors import UserError
-from common.grid import Entry, Published, published
+from common.photographs import Photograph
 from common.protocols import METHODS, Method
-from common.sweep import FILES
+from common.runs.cell import Scores, mean_std
+from common.runs.grid import Entry, Published, published
+from common.runs.sweep import FILES
+from common.system.errors import UserError
+from weights.networks import BACKBONES
 
 TOLERANCE = 0.01
 PROTOCOLS = ("paper", "released")

@@ -4,11 +4,11 @@ import argparse
 import math
 from typing import NoReturn
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that leaves its complaints to common.errors.command."""
+    """An argument parser that leaves its complaints to common.system.errors.command."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from common.errors import UserError
+from common.system.errors import UserError
 
 
 @contextmanager

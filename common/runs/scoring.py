@@ -10,8 +10,9 @@ from scipy import stats
 from torch.utils.data import ConcatDataset
 
 from common.adapter import Adapter, NotFinite, Outcome
-from common.batches import Batch, Photograph, Views, collate_readable, load
-from common.cell import Setting
+from common.batches import Batch, Views, collate_readable, load
+from common.photographs import Photograph
+from common.protocols import Setting
 from common.y import YNetwork
 
 # SROCC between the source's scores of a batch and the adapted ones. The losses are told which images the source holds for good
