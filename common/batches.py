@@ -1,4 +1,5 @@
-"""Test batches: for a seed, the images in the order of hash(seed, key), each with its view and its distorted copies."""
+"""Test batches: for a seed, the images in the order of hash(seed, key), each with its view and its distorted
+copies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,9 +22,9 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """N images. indices: (N,), into the list of photographs. clean: (N, 3, S, S), in [0, 1]. pairs: (T, 2, N, 3, S, S), T types
-    of distortion, high and low. quarter_turns: (N,), of the rotation task. enlarged: how many were smaller than the crop.
-    second_views: (N, 3, S, S) of each kind that was asked for, in [0, 1]."""
+    """N images. indices: (N,), into the list of photographs. clean: (N, 3, S, S), in [0, 1]. pairs: (T, 2, N,
+    3, S, S), T types of distortion, high and low. quarter_turns: (N,), of the rotation task. enlarged: how
+    many were smaller than the crop. second_views: (N, 3, S, S) of each kind that was asked for, in [0, 1]."""
 
     indices: Tensor
     clean: Tensor
@@ -78,12 +79,19 @@ class Views(Dataset):
             return error
         place = Placement.draw(self.view, self.resize, self.seed, key)
         crop = place(image)
-        pairs = [self._distorted(image, crop, place, kind, level, key) for kind in self.types for level in LEVELS]
+        pairs = [
+            self._distorted(image, crop, place, kind, level, key) for kind in self.types for level in LEVELS
+        ]
         turns = generator(self.seed, "rotation", key).integers(4)
-        others = {kind: second_view(kind, image, self.view.size, self.resize, self.seed, key) for kind in self.second_views}
+        others = {
+            kind: second_view(kind, image, self.view.size, self.resize, self.seed, key)
+            for kind in self.second_views
+        }
         return index, unit(crop), pairs, turns, place.enlarges(image), others
 
-    def _distorted(self, image: np.ndarray, crop: np.ndarray, place: Placement, kind: str, level: str, key: str) -> np.ndarray:
+    def _distorted(
+        self, image: np.ndarray, crop: np.ndarray, place: Placement, kind: str, level: str, key: str
+    ) -> np.ndarray:
         whole = self.severities.whole_image and kind != "blur"
         distorted = distort(image if whole else crop, kind, level, self.severities, self.seed, key)
         return unit(place((distorted * 255).round().astype(np.uint8))) if whole else distorted
@@ -105,10 +113,15 @@ def collate(samples: Sequence[tuple | UserError]) -> Batch | UserError:
     return Batch(
         torch.tensor(indices),
         torch.from_numpy(clean),
-        torch.from_numpy(distorted).unflatten(0, (-1, 2)) if len(distorted) else torch.empty(0, 2, *clean.shape),
+        torch.from_numpy(distorted).unflatten(0, (-1, 2))
+        if len(distorted)
+        else torch.empty(0, 2, *clean.shape),
         torch.tensor(turns),
         sum(enlarged),
-        {kind: torch.from_numpy(np.stack([views[kind].transpose(2, 0, 1) for views in others])) for kind in others[0]},
+        {
+            kind: torch.from_numpy(np.stack([views[kind].transpose(2, 0, 1) for views in others]))
+            for kind in others[0]
+        },
     )
 
 
@@ -123,17 +136,21 @@ def _one_thread(worker: int) -> None:
 
 
 def collate_readable(samples: Sequence[tuple | UserError]) -> tuple[Batch | None, dict[int, str]]:
-    """Samples of Views -> the batch of those that can be read, if any, and why the others cannot, by their place."""
+    """Samples of Views -> the batch of those that can be read, if any, and why the others cannot, by their
+    place."""
     faults = {place: str(sample) for place, sample in enumerate(samples) if isinstance(sample, UserError)}
     good = [sample for sample in samples if not isinstance(sample, UserError)]
     return collate(good) if good else None, faults
 
 
 def load(
-    views: Dataset, batches: Sequence[Sequence], workers: int, collate: Callable[[Sequence], T | UserError] = collate
+    views: Dataset,
+    batches: Sequence[Sequence],
+    workers: int,
+    collate: Callable[[Sequence], T | UserError] = collate,
 ) -> Iterator[T]:
-    """The batches of these indices into the views. Raises UserError at the first image that cannot be read, unless `collate`
-    makes something else of it."""
+    """The batches of these indices into the views. Raises UserError at the first image that cannot be read,
+    unless `collate` makes something else of it."""
     loader = DataLoader(
         views,
         batch_sampler=batches,

@@ -1,4 +1,5 @@
-"""The three distortions of the rank loss (Sec. 3.2.2, Sec. 4.2), in memory, at severities that depend on (seed, image key)."""
+"""The three distortions of the rank loss (Sec. 3.2.2, Sec. 4.2), in memory, at severities that depend on
+(seed, image key)."""
 
 import io
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ Range = tuple[float, float]
 class Severities:
     """Ranges that the severity of each level is drawn from, uniformly: `high` distorts more.
 
-    blur: standard deviation in pixels of a 5 x 5 Gaussian. compression: JPEG quality, both ends included. noise: variance, for an
-    image in [0, 1].
+    blur: standard deviation in pixels of a 5 x 5 Gaussian. compression: JPEG quality, both ends included.
+    noise: variance, for an image in [0, 1].
 
-    Five taps are a box filter for any sigma >= 5, so the two blurs are nearly alike: kept, because paper and release say so.
+    Five taps are a box filter for any sigma >= 5, so the two blurs are nearly alike: kept, because paper and
+    release say so.
     """
 
     blur_high: Range = (40, 60)
@@ -30,7 +32,9 @@ class Severities:
     compression_low: Range = (80, 90)
     noise_high: Range = (0.05, 0.1)
     noise_low: Range = (0.005, 0.01)
-    whole_image: bool = False  # compress and add noise before the image is resized and cropped; blur is always on the crop
+    whole_image: bool = (
+        False  # compress and add noise before the image is resized and cropped; blur is always on the crop
+    )
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -51,8 +55,11 @@ def add_noise(image: np.ndarray, variance: float, rng: np.random.Generator) -> n
     return np.clip(image + np.float32(variance**0.5) * noise, 0, 1)
 
 
-def distort(image: np.ndarray, kind: str, level: str, severities: Severities, seed: int, key: str) -> np.ndarray:
-    """image: (H, W, 3), uint8 RGB. Returns float32 in [0, 1]; the severity and the noise depend on (seed, key) alone."""
+def distort(
+    image: np.ndarray, kind: str, level: str, severities: Severities, seed: int, key: str
+) -> np.ndarray:
+    """image: (H, W, 3), uint8 RGB. Returns float32 in [0, 1]; the severity and the noise depend on (seed,
+    key) alone."""
     rng = generator(seed, f"{kind} {level}", key)
     low, high = getattr(severities, f"{kind}_{level}")
     if kind == "compression":

@@ -22,9 +22,9 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger = better,
-    NaN where it is not known. group: its reference or scene, for splits without shared content; the image itself where none is
-    known. kind: its type of distortion, where the data set tells."""
+    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger =
+    better, NaN where it is not known. group: its reference or scene, for splits without shared content; the
+    image itself where none is known. kind: its type of distortion, where the data set tells."""
 
     key: str
     path: Path
@@ -37,8 +37,8 @@ class Photograph:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3), uint8 RGB, upright by its EXIF orientation. Greyscale, palette, RGBA (alpha dropped), CMYK and 16-bit files
-    are converted. Raises UserError for a file that is missing, no image, or truncated."""
+    """(H, W, 3), uint8 RGB, upright by its EXIF orientation. Greyscale, palette, RGBA (alpha dropped), CMYK
+    and 16-bit files are converted. Raises UserError for a file that is missing, no image, or truncated."""
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
@@ -48,7 +48,9 @@ def read_rgb(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except DAMAGED as error:
-        raise UserError(f"{path}: cannot be read as an image ({error}); replace the file or leave it out") from None
+        raise UserError(
+            f"{path}: cannot be read as an image ({error}); replace the file or leave it out"
+        ) from None
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -59,7 +61,8 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def _from_deep_grey(grey: np.ndarray) -> np.ndarray:
-    """16-bit greyscale (Pillow opens it as mode I or I;16, or F for floating point in [0, 1]) to three 8-bit channels."""
+    """16-bit greyscale (Pillow opens it as mode I or I;16, or F for floating point in [0, 1]) to three 8-bit
+    channels."""
     top = 1.0 if grey.dtype.kind == "f" else 65535.0
     if not (grey.min() >= 0 and grey.max() <= top):  # NaN fails this too
         raise ValueError(f"grey values outside 0 to {top:g}")

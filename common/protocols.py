@@ -24,8 +24,8 @@ class Protocol:
     lr: float = 1e-3
     rank_eps: float = 0.0
     accumulate_gradients: bool = False  # never clear them between the steps of an episode
-    # Whether the group loss has a clean pass of its own, before or after the rank loss's three. Its features are those of the
-    # other clean pass, so it is not run: it only counts once more in the running statistics.
+    # Whether the group loss has a clean pass of its own, before or after the rank loss's three. Its features
+    # are those of the other clean pass, so it is not run: it only counts once more in the running statistics.
     own_group_pass: Literal[None, "before", "after"] = None
     running_from: Literal["all", "clean", "none"] = "all"  # passes that move the running statistics
     answer_from: Literal["running", "batch"] = "running"  # statistics that the answer is normalised by
@@ -35,8 +35,9 @@ class Protocol:
 
 PAPER = Protocol()
 
-# What the authors' code has in common over its networks; each wrapper.py says where its own differs. Noise below one grey
-# level, JPEG and noise on the whole image before the crop, gradients never cleared, a clean pass counted twice.
+# What the authors' code has in common over its networks; each wrapper.py says where its own differs. Noise
+# below one grey level, JPEG and noise on the whole image before the crop, gradients never cleared, a clean
+# pass counted twice.
 RELEASED = Protocol(
     name="released",
     view=View(crop="center", flips=()),
@@ -62,14 +63,18 @@ class Method:
     rank: bool = False
     group: bool = False
     rotation: bool = False
-    second_views: tuple[str, ...] = ()  # of SECOND_VIEWS: each adds the NT-Xent loss between it and the clean view
+    second_views: tuple[
+        str, ...
+    ] = ()  # of SECOND_VIEWS: each adds the NT-Xent loss between it and the clean view
     reset: bool = True  # every batch starts from the source; else where the batch before it ended
     statistics_only: bool = False
     distortion: str = "best"  # or one of TYPES, or "all": their rank losses summed (Table 3)
     p: float = 0.25  # share of the batch in a group (Table 4)
     groups: int = 2  # (Table 5)
     niter: int = 3  # (Figure 6)
-    adapt: tuple[str, ...] | None = None  # any of "bn", "ln", "gn", "cls" (Table 6); None: what the network's cut says
+    adapt: tuple[str, ...] | None = (
+        None  # any of "bn", "ln", "gn", "cls" (Table 6); None: what the network's cut says
+    )
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -104,7 +109,8 @@ class Setting(NamedTuple):
 
     @property
     def stateful(self) -> bool:
-        """Whether an episode depends on the ones before it: then only one runs at a time, in the order of the batches."""
+        """Whether an episode depends on the ones before it: then only one runs at a time, in the order of the
+        batches."""
         return self.protocol.leak_state or not self.method.reset
 
 

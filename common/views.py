@@ -1,4 +1,5 @@
-"""From a photograph to what the network sees: one view per image and seed, shared by the image and its distorted copies.
+"""From a photograph to what the network sees: one view per image and seed, shared by the image and its
+distorted copies.
 
 And second views, which the contrastive losses pair the first one with.
 """
@@ -33,13 +34,18 @@ class Placement:
 
     view: View
     resize: tuple[int, int] | None  # (height, width) before the crop
-    crop: tuple[float, float]  # where the crop lies between the first and the last possible row and column, in [0, 1]
+    crop: tuple[
+        float, float
+    ]  # where the crop lies between the first and the last possible row and column, in [0, 1]
     horizontal: bool
     vertical: bool
 
     @classmethod
-    def draw(cls, view: View, resize: tuple[int, int] | None, seed: int, key: str, purpose: str = "view") -> "Placement":
-        """The placement of one image, from (seed, purpose, key) alone. resize: the data set's (height, width), or None."""
+    def draw(
+        cls, view: View, resize: tuple[int, int] | None, seed: int, key: str, purpose: str = "view"
+    ) -> "Placement":
+        """The placement of one image, from (seed, purpose, key) alone. resize: the data set's (height,
+        width), or None."""
         rng = generator(seed, purpose, key)
         crop, (horizontal, vertical) = rng.uniform(size=2), rng.random(2) < 0.5
         return cls(
@@ -75,12 +81,14 @@ class Placement:
         return min(before) < self.view.size
 
 
-def second_view(kind: str, image: np.ndarray, size: int, resize: tuple[int, int] | None, seed: int, key: str) -> np.ndarray:
+def second_view(
+    kind: str, image: np.ndarray, size: int, resize: tuple[int, int] | None, seed: int, key: str
+) -> np.ndarray:
     """image: (H, W, 3), uint8 RGB -> (size, size, 3), float32 in [0, 1], from (seed, kind, key) alone.
 
-    A random crop with both flips, wherever the first view lies. "crop" is no more than that (SimCLR, Chen et al. 2020).
-    "contrique" is taken at half scale and in a colour space drawn for the image (CONTRIQUE, Madhusudana et al. 2022).
-    resize: the data set's (height, width), or None.
+    A random crop with both flips, wherever the first view lies. "crop" is no more than that (SimCLR, Chen et
+    al. 2020). "contrique" is taken at half scale and in a colour space drawn for the image (CONTRIQUE,
+    Madhusudana et al. 2022). resize: the data set's (height, width), or None.
     """
     if kind == "contrique":
         resize = tuple(max(1, side // 2) for side in resize or image.shape[:2])
@@ -97,11 +105,16 @@ def recoloured(image: np.ndarray, colours: str) -> np.ndarray:
     """
     if colours == "ms":
         detail = image.astype(np.float32) - cv2.GaussianBlur(image.astype(np.float32), (7, 7), 7 / 6)
-        spread = np.maximum(np.ptp(detail, (0, 1)), 1)  # in grey levels: rounding is not stretched where a channel is flat
+        spread = np.maximum(
+            np.ptp(detail, (0, 1)), 1
+        )  # in grey levels: rounding is not stretched where a channel is flat
         return (detail - detail.min((0, 1))) / spread
     if colours == "grey":
         return unit(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
-    codes = {"lab": cv2.COLOR_RGB2LAB, "hsv": cv2.COLOR_RGB2HSV_FULL}  # full: hue takes all of the eight bits, as the others do
+    codes = {
+        "lab": cv2.COLOR_RGB2LAB,
+        "hsv": cv2.COLOR_RGB2HSV_FULL,
+    }  # full: hue takes all of the eight bits, as the others do
     return unit(image if colours == "rgb" else cv2.cvtColor(image, codes[colours]))
 
 

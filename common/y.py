@@ -1,4 +1,5 @@
-"""The Y of Figure 1: a feature extractor f that feeds a projection head g and the rest of the network, the regressor h."""
+"""The Y of Figure 1: a feature extractor f that feeds a projection head g and the rest of the network, the
+regressor h."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,8 +23,8 @@ CLASS_TOKENS = ("cls_token", "class_token")  # how networks call that parameter
 class Cut:
     """Where the feature extractor ends.
 
-    features: (network, x) -> (N, D). width: D. extractor: dotted names of the network's modules and parameters that belong to f.
-    adapt: what of f adapts where a method does not say.
+    features: (network, x) -> (N, D). width: D. extractor: dotted names of the network's modules and
+    parameters that belong to f. adapt: what of f adapts where a method does not say.
     """
 
     features: Callable[[nn.Module, Tensor], Tensor]
@@ -31,21 +32,23 @@ class Cut:
     extractor: tuple[str, ...]
     adapt: tuple[str, ...] = ("bn",)
 
-    def settled(self, method: Method) -> Method:
+    def with_default_adapt(self, method: Method) -> Method:
         """The method with what adapts spelled out."""
         return replace(method, adapt=self.adapt) if method.adapt is None else method
 
 
 @dataclass(frozen=True)
 class Adaptable:
-    """What test-time adaptation may touch, by dotted name: whole normalisation layers, and tokens (1, ..., D)."""
+    """What test-time adaptation may touch, by dotted name: whole normalisation layers, and tokens (1, ...,
+    D)."""
 
     layers: dict[str, nn.Module] = field(default_factory=dict)
     tokens: dict[str, nn.Parameter] = field(default_factory=dict)
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """The kind of a normalisation layer: "bn", "ln" (RMSNorm too), "gn", or None, also where a layer has nothing to adapt.
+    """The kind of a normalisation layer: "bn", "ln" (RMSNorm too), "gn", or None, also where a layer has
+    nothing to adapt.
 
     "ln" goes by name: many networks write that layer themselves.
     """
@@ -60,11 +63,13 @@ def kind_of(module: nn.Module) -> str | None:
 
 
 class YNetwork(nn.Module):
-    """A quality network with a projection head on its features. The network is frozen; so is the head, once drawn.
+    """A quality network with a projection head on its features. The network is frozen; so is the head, once
+    drawn.
 
-    projection: width of the head. classifier: whether rotation has a 4-way linear layer of its own on the projection, or reads
-    the projected features as they are. score: from the network's output to (N,), larger = better; None where that is its output.
-    mean, std: of each channel, with which the network wants images normalised.
+    projection: width of the head. classifier: whether rotation has a 4-way linear layer of its own on the
+    projection, or reads the projected features as they are. score: from the network's output to (N,), larger
+    = better; None where that is its output. mean, std: of each channel, with which the network wants images
+    normalised.
     """
 
     def __init__(
@@ -83,9 +88,15 @@ class YNetwork(nn.Module):
         self.score = score
         like = next(network.parameters())
         self.head = nn.Linear(cut.width, projection, device=like.device, dtype=like.dtype)
-        self.classifier = nn.Linear(projection, 4, device=like.device, dtype=like.dtype) if classifier else None
+        self.classifier = (
+            nn.Linear(projection, 4, device=like.device, dtype=like.dtype) if classifier else None
+        )
         for name, value in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(value, device=like.device, dtype=like.dtype).view(3, 1, 1), persistent=False)
+            self.register_buffer(
+                name,
+                torch.tensor(value, device=like.device, dtype=like.dtype).view(3, 1, 1),
+                persistent=False,
+            )
         self.requires_grad_(False).eval()
 
     def normalised(self, x: Tensor) -> Tensor:
@@ -105,14 +116,15 @@ class YNetwork(nn.Module):
         return self.project(features) if self.classifier is None else self.classifier(self.head(features))
 
     def predict(self, x: Tensor, others: Tensor | None = None) -> Tensor:
-        """q(x) = h(f(x)): (N, 3, H, W) -> (N,), larger = better. others: for a network of several scales, the images that its
-        further scales are made from, where they are not x itself."""
+        """q(x) = h(f(x)): (N, 3, H, W) -> (N,), larger = better. others: for a network of several scales, the
+        images that its further scales are made from, where they are not x itself."""
         output = self.network(x) if others is None else self.network(x, others)
         return output if self.score is None else self.score(output)
 
     @torch.no_grad()
     def draw_head(self, seed: int) -> None:
-        """Draw the head as torch.nn.Linear would, from the seed alone (Sec. 3.1: random, and never trained)."""
+        """Draw the head as torch.nn.Linear would, from the seed alone (Sec. 3.1: random, and never
+        trained)."""
         for name, linear in (("head", self.head), ("classifier", self.classifier)):
             if linear is not None:
                 bound = linear.in_features**-0.5
@@ -131,13 +143,21 @@ class YNetwork(nn.Module):
             if kind not in ADAPTABLE:
                 raise UserError(f"cannot adapt {kind!r}: choose from {', '.join(ADAPTABLE)}")
             if kind == "cls":
-                found = {n: p for n, p in self.named_parameters() if n.endswith(CLASS_TOKENS) and self._in_extractor(n)}
+                found = {
+                    n: p
+                    for n, p in self.named_parameters()
+                    if n.endswith(CLASS_TOKENS) and self._in_extractor(n)
+                }
                 tokens |= found
             else:
-                found = {n: m for n, m in self.named_modules() if kind_of(m) == kind and self._in_extractor(n)}
+                found = {
+                    n: m for n, m in self.named_modules() if kind_of(m) == kind and self._in_extractor(n)
+                }
                 layers |= found
             if not found:
-                raise UserError(f"the feature extractor has no {kind} to adapt: choose another cut or another set")
+                raise UserError(
+                    f"the feature extractor has no {kind} to adapt: choose another cut or another set"
+                )
         return Adaptable(layers, tokens)
 
     def _in_extractor(self, name: str) -> bool:
@@ -148,8 +168,9 @@ class YNetwork(nn.Module):
 class Backbone:
     """A network, where its extractor may end, and the protocols that it knows, by name.
 
-    title: as it is written. trunk: attribute that holds its ResNet, which ImageNet weights of `imagenet`, a torchvision network,
-    fit. output: the outputs that training gives to a mean score and to one standard deviation above it, less that.
+    title: as it is written. trunk: attribute that holds its ResNet, which ImageNet weights of `imagenet`, a
+    torchvision network, fit. output: the outputs that training gives to a mean score and to one standard
+    deviation above it, less that.
     """
 
     title: str

@@ -23,7 +23,9 @@ from data.files import Files, plain
 
 TARGETS = (koniq10k, pipal, cid2013, live_iqa, spaq, livec, dslr)
 SOURCES = (live_fb, tid2013, kadid10k, csiq)
-DATASETS: dict[str, Dataset] = {module.DATASET.name: module.DATASET for module in (*TARGETS, *SOURCES, csv_folder)}
+DATASETS: dict[str, Dataset] = {
+    module.DATASET.name: module.DATASET for module in (*TARGETS, *SOURCES, csv_folder)
+}
 ROOT = Path("data/raw")
 
 
@@ -36,7 +38,8 @@ def data_root(given: Path | None) -> Path:
 
 
 def folder_of(dataset: Dataset, root: Path) -> Path:
-    """The data set's folder: the root itself if it is that data set's alone, else the one below it that bears its name.
+    """The data set's folder: the root itself if it is that data set's alone, else the one below it that bears
+    its name.
 
     Raises UserError where there is none, or more than one.
     """
@@ -46,8 +49,13 @@ def folder_of(dataset: Dataset, root: Path) -> Path:
         raise UserError(f"{root} is a file: give the folder of {dataset.title}")
     content = sorted(root.iterdir())
     folders = [path for path in content if path.is_dir()]
-    alone = not any(_bears(other, path) for other in DATASETS.values() if other is not dataset for path in folders)
-    if alone and (_bears(dataset, root.resolve()) or _labelled(dataset, Files.of(root, [p for p in content if p.is_file()]))):
+    alone = not any(
+        _bears(other, path) for other in DATASETS.values() if other is not dataset for path in folders
+    )
+    if alone and (
+        _bears(dataset, root.resolve())
+        or _labelled(dataset, Files.of(root, [p for p in content if p.is_file()]))
+    ):
         return root
     own = [path for path in folders if _bears(dataset, path)]
     if len(own) > 1:

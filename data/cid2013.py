@@ -16,14 +16,18 @@ SETS = ("I", "II", "III", "IV", "V", "VI")
 def labels(files: Files, column: str) -> Labels:
     file = files.need_label(OFFICIAL, "cid.ods")
     table = read_columns(file, ("Source_ID", column), sheet=SHEET)
-    return Labels(file, column, [_label(name, score) for name, score in zip(table["Source_ID"], table[column])])
+    return Labels(
+        file, column, [_label(name, score) for name, score in zip(table["Source_ID"], table[column])]
+    )
 
 
 def _label(name: str, score: str) -> Label:
     """Scenes recur in several sets, so that the scene alone is the group."""
     stem = name.removesuffix(".jpg")
     if (match := NAME.fullmatch(stem)) is None:
-        raise UserError(f"{name!r} is no name of a CID2013 image, such as IS_I_C01_D01: mend or remove its row")
+        raise UserError(
+            f"{name!r} is no name of a CID2013 image, such as IS_I_C01_D01: mend or remove its row"
+        )
     image_set = SETS.index(match[1].upper()) + 1
     path = f"IS{image_set}/co{int(match[3])}/{stem}.jpg"
     return Label(stem, path, number(score), match[2].upper(), (f"IS{image_set}",))
@@ -32,7 +36,10 @@ def _label(name: str, score: str) -> Label:
 DATASET = Dataset(
     name="cid2013",
     title="CID2013",
-    columns={"Image set specific MOS": None, "Realigned MOS": (-9.6, 87.9)},  # the first compares inside one image set only
+    columns={
+        "Image set specific MOS": None,
+        "Realigned MOS": (-9.6, 87.9),
+    },  # the first compares inside one image set only
     larger_is_better=True,
     subsets={"all": 474, "IS1": 84, "IS2": 78, "IS3": 78, "IS4": 78, "IS5": 72, "IS6": 84},
     released="all",

@@ -6,7 +6,14 @@ from data.files import Files
 from data.label_files import number, read_columns, read_list
 
 OFFICIAL, DERIVED = "csiq.DMOS.xlsx", "csiq_label.txt"
-TYPES = {"noise": "AWGN", "blur": "BLUR", "contrast": "contrast", "fnoise": "fnoise", "jpeg": "JPEG", "jpeg 2000": "jpeg2000"}
+TYPES = {
+    "noise": "AWGN",
+    "blur": "BLUR",
+    "contrast": "contrast",
+    "fnoise": "fnoise",
+    "jpeg": "JPEG",
+    "jpeg 2000": "jpeg2000",
+}
 
 
 def labels(files: Files, column: str) -> Labels:
@@ -27,7 +34,9 @@ def _label(name: str, score: str) -> Label:
     """name: <reference>.<type>.<level>.png, in a folder named as the type."""
     fields = name.split(".")
     if len(fields) != 4:
-        raise UserError(f"{name!r} is no name of a CSIQ image, such as 1600.AWGN.1.png: mend or remove its label")
+        raise UserError(
+            f"{name!r} is no name of a CSIQ image, such as 1600.AWGN.1.png: mend or remove its label"
+        )
     return Label(name, f"dst_imgs/{fields[1].lower()}/{name}", number(score), fields[0], kind=fields[1])
 
 

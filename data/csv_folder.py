@@ -1,4 +1,5 @@
-"""Any folder of images with a CSV of columns `image_name` and `MOS` (larger = better), and optionally `reference` and `type`."""
+"""Any folder of images with a CSV of columns `image_name` and `MOS` (larger = better), and optionally
+`reference` and `type`."""
 
 from pathlib import Path
 
@@ -11,7 +12,8 @@ COLUMNS = ("image_name", "MOS")
 
 
 def labels(files: Files, column: str) -> Labels:
-    """A name is a path relative to the folder, or the base name, upper or lower case, of a file anywhere below it."""
+    """A name is a path relative to the folder, or the base name, upper or lower case, of a file anywhere
+    below it."""
     file = _label_file(files)
     table = read_columns(file, COLUMNS, optional=("reference", "type"))
     references, types = (table.get(name, [""] * len(table)) for name in ("reference", "type"))
@@ -25,7 +27,9 @@ def labels(files: Files, column: str) -> Labels:
 def _label_file(files: Files) -> Path:
     if files.asked.is_file():
         return files.asked
-    found = sorted(path for path in files.root.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
+    found = sorted(
+        path for path in files.root.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != "."
+    )
     if not found:
         raise UserError(f"{files.root}: no CSV file; put one there with the columns {', '.join(COLUMNS)}")
     if len(found) > 1:

@@ -14,9 +14,9 @@ from data.files import Files, shown
 
 @dataclass(frozen=True)
 class Label:
-    """One row of a label file. key: the image's name, the same for every label file and layout. path: its base name, after the
-    folders that it is expected in. score: as published. group: reference or scene. parts: the subsets it is in, beside `all`.
-    kind: type of distortion."""
+    """One row of a label file. key: the image's name, the same for every label file and layout. path: its
+    base name, after the folders that it is expected in. score: as published. group: reference or scene.
+    parts: the subsets it is in, beside `all`. kind: type of distortion."""
 
     key: str
     path: str
@@ -39,10 +39,11 @@ class Labels:
 class Dataset:
     """One data set as published.
 
-    columns: score column to its range, or None where no range is known; the first is the one that the authors' code uses.
-    subsets: name to number of images; the first is the default. released: the subset that the authors' code uses.
-    label_files: patterns, the official ones first. folders: spellings of the folder, compared without case, dashes and spaces.
-    labels: (files, column) -> Labels. resize: (height, width) before the crop. size: (width, height) of every image, if one.
+    columns: score column to its range, or None where no range is known; the first is the one that the
+    authors' code uses. subsets: name to number of images; the first is the default. released: the subset that
+    the authors' code uses. label_files: patterns, the official ones first. folders: spellings of the folder,
+    compared without case, dashes and spaces. labels: (files, column) -> Labels. resize: (height, width)
+    before the crop. size: (width, height) of every image, if one.
     """
 
     name: str
@@ -73,7 +74,8 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Reading:
-    """A data set as found in a folder. photographs: those found, in the label file's order. missing: keys of the others."""
+    """A data set as found in a folder. photographs: those found, in the label file's order. missing: keys of
+    the others."""
 
     dataset: Dataset
     folder: Path
@@ -110,12 +112,16 @@ class Reading:
 
 
 def read(
-    dataset: Dataset, folder: Path, subset: str | None = None, column: str | None = None, allow_missing: bool = False
+    dataset: Dataset,
+    folder: Path,
+    subset: str | None = None,
+    column: str | None = None,
+    allow_missing: bool = False,
 ) -> Reading:
     """The photographs of a data set, ready to be scored.
 
-    Raises UserError for anything that would make a wrong result: images that are missing (unless allowed) or found twice,
-    scores that are no numbers or all the same, an unknown subset or column.
+    Raises UserError for anything that would make a wrong result: images that are missing (unless allowed) or
+    found twice, scores that are no numbers or all the same, an unknown subset or column.
     """
     reading = survey(dataset, folder, subset, column)
     total = len(reading.photographs) + len(reading.missing)
@@ -135,25 +141,35 @@ def read(
 
 
 def survey(dataset: Dataset, folder: Path, subset: str | None = None, column: str | None = None) -> Reading:
-    """What is there of a data set and what is missing. Raises UserError where the labels cannot be read or contradict the files.
+    """What is there of a data set and what is missing. Raises UserError where the labels cannot be read or
+    contradict the files.
 
-    Scores are turned so that larger = better: here, once, for the data sets that declare larger_is_better=False.
+    Scores are turned so that larger = better: here, once, for the data sets that declare
+    larger_is_better=False.
     """
     subset = _chosen(dataset, "subset", subset, dataset.subsets)
     files = Files.below(folder)
     labels = dataset.labels(files, _chosen(dataset, "score column", column, dataset.columns))
     rows = [row for row in labels.rows if subset == "all" or subset in row.parts]
     if not rows:
-        raise UserError(f"{labels.file}: no label of the subset {subset!r} of {dataset.title}; see data/README.md")
+        raise UserError(
+            f"{labels.file}: no label of the subset {subset!r} of {dataset.title}; see data/README.md"
+        )
     if repeated := [key for key, count in Counter(row.key for row in rows).items() if count > 1]:
         raise UserError(f"{labels.file}: {shown(repeated)} named more than once: keep one row per image")
     if bad := [row.key for row in rows if not np.isfinite(row.score)]:
-        raise UserError(f"{labels.file}: the {labels.column} of {shown(bad)} is no finite number: mend or remove the row")
+        raise UserError(
+            f"{labels.file}: the {labels.column} of {shown(bad)} is no finite number: mend or remove the row"
+        )
     paths = files.locate([row.path for row in rows], dataset.whole_path)
     photographs = [
-        Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group, row.kind) for row in rows if row.path in paths
+        Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group, row.kind)
+        for row in rows
+        if row.path in paths
     ]
-    return Reading(dataset, files.root, labels, subset, photographs, [row.key for row in rows if row.path not in paths])
+    return Reading(
+        dataset, files.root, labels, subset, photographs, [row.key for row in rows if row.path not in paths]
+    )
 
 
 def _chosen(dataset: Dataset, what: str, asked: str | None, known: dict) -> str:

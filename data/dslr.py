@@ -11,7 +11,8 @@ AUTHORS, SELF_MADE = "MOS_FR.csv", "MOS.csv"
 
 
 def labels(files: Files, column: str) -> Labels:
-    """The authors' MOS_FR.csv, by position: image, MOS, reference; else MOS.csv with columns 0 and 1, without references."""
+    """The authors' MOS_FR.csv, by position: image, MOS, reference; else MOS.csv with columns 0 and 1, without
+    references."""
     file = files.need_label(AUTHORS, SELF_MADE)
     folder = "Images/" if files.has_folder("Images") else ""
     if file.name.lower() == SELF_MADE.lower():
@@ -25,7 +26,10 @@ def _authors_rows(file: Path, folder: str) -> list[Label]:
     table = read_csv(file, header=None)
     if table.shape[1] != 3:
         raise UserError(f"{file}: {table.shape[1]} columns, not three of image, MOS and reference")
-    return [_label(folder, name, score, reference) for name, score, reference in table.iloc[1:].itertuples(index=False)]
+    return [
+        _label(folder, name, score, reference)
+        for name, score, reference in table.iloc[1:].itertuples(index=False)
+    ]
 
 
 def _label(folder: str, name: str, score: str, group: str = "") -> Label:

@@ -1,4 +1,5 @@
-"""Finding label files and images below a folder, however it was unpacked: by base name, upper or lower case."""
+"""Finding label files and images below a folder, however it was unpacked: by base name, upper or lower
+case."""
 
 import filecmp
 import os
@@ -13,8 +14,8 @@ from common.system.errors import UserError
 
 @dataclass(frozen=True)
 class Files:
-    """Every file below a folder. by_name: lower-case base name to the files that bear it, sorted. asked: what the user pointed
-    at, the root or a label file in it."""
+    """Every file below a folder. by_name: lower-case base name to the files that bear it, sorted. asked: what
+    the user pointed at, the root or a label file in it."""
 
     root: Path
     by_name: dict[str, list[Path]]
@@ -32,7 +33,9 @@ class Files:
                 continue
             seen.add(real)
             folders.sort()
-            found += [path for file in sorted(files) if (path := Path(parent, file)).is_file()]  # no link to nowhere
+            found += [
+                path for file in sorted(files) if (path := Path(parent, file)).is_file()
+            ]  # no link to nowhere
         return cls.of(asked, found)
 
     @classmethod
@@ -45,7 +48,12 @@ class Files:
     def matching(self, pattern: str) -> list[Path]:
         """Files whose base name fits a shell pattern, whatever its case, spaces, dashes and underscores."""
         pattern = plain(pattern)
-        return [path for name, paths in self.by_name.items() if fnmatchcase(plain(name), pattern) for path in paths]
+        return [
+            path
+            for name, paths in self.by_name.items()
+            if fnmatchcase(plain(name), pattern)
+            for path in paths
+        ]
 
     def label(self, *patterns: str) -> Path | None:
         """The label file of the first pattern that any file fits."""
@@ -73,9 +81,10 @@ class Files:
     def locate(self, names: Sequence[str], whole_path: bool = False) -> dict[str, Path]:
         """Where the images are; those that are nowhere are left out.
 
-        A name is a path below the root, or a base name with the folders that it is expected in. Where several files bear the
-        base name, the one with most of these folders is taken, then the one in the same case. whole_path: all these folders
-        must agree. Raises UserError where more than one file remains, or where two names find one file.
+        A name is a path below the root, or a base name with the folders that it is expected in. Where several
+        files bear the base name, the one with most of these folders is taken, then the one in the same case.
+        whole_path: all these folders must agree. Raises UserError where more than one file remains, or where
+        two names find one file.
         """
         found: dict[str, Path] = {}
         finder: dict[Path, str] = {}
@@ -87,7 +96,9 @@ class Files:
                 )
             for path in candidates:
                 if path in finder:
-                    raise UserError(f"{self.root}: {finder[path]} and {name} are one file, {path}: mend or remove one label")
+                    raise UserError(
+                        f"{self.root}: {finder[path]} and {name} are one file, {path}: mend or remove one label"
+                    )
                 found[name], finder[path] = path, name
         return found
 

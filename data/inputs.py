@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from common.runs.grid import Target
-from common.runs.sweep import Images, Network
+from common.runs.sweep import LoadedNetwork, TargetImages
 from common.system.device import file_sha256
 from common.system.errors import UserError
 from common.system.seeds import digest
@@ -17,17 +17,21 @@ from weights.manifest import located
 from weights.networks import BACKBONES
 
 
-def network(backbone: str, weights: str, device: torch.device, folder: Path | None = None) -> Network:
-    """The named network with the weights of a file, or of a name of weights/README.md that lies in `folder`, on the device."""
+def network(backbone: str, weights: str, device: torch.device, folder: Path | None = None) -> LoadedNetwork:
+    """The named network with the weights of a file, or of a name of weights/README.md that lies in `folder`,
+    on the device."""
     file = located(weights, folder)
     module = BACKBONES[backbone].network()
     load_weights(module, file)
     module.to(device, memory_format=torch.channels_last)
-    return Network(partial(BACKBONES[backbone].wrap, module), {"file": str(file), "sha256": file_sha256(file)})
+    return LoadedNetwork(
+        partial(BACKBONES[backbone].wrap, module), {"file": str(file), "sha256": file_sha256(file)}
+    )
 
 
-def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> Images:
-    """The photographs of a target below the data root. limit: only so many, those whose names have the smallest hashes."""
+def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> TargetImages:
+    """The photographs of a target below the data root. limit: only so many, those whose names have the
+    smallest hashes."""
     dataset = DATASETS[target.dataset]
     reading = read(dataset, folder_of(dataset, root), target.subset, None, allow_missing)
     photographs = reading.photographs
@@ -38,5 +42,7 @@ def images(target: Target, limit: int | None, root: Path, allow_missing: bool = 
         kept = set(sorted((p.key for p in photographs), key=lambda key: digest(0, "limit", key))[:limit])
         photographs = [p for p in photographs if p.key in kept]
     if len(photographs) < 2:
-        raise UserError(f"{dataset.title}, {target}: {len(photographs)} images; a correlation needs at least 2")
-    return Images(photographs, dataset.resize, reading.record())
+        raise UserError(
+            f"{dataset.title}, {target}: {len(photographs)} images; a correlation needs at least 2"
+        )
+    return TargetImages(photographs, dataset.resize, reading.record())

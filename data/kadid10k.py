@@ -16,7 +16,16 @@ def labels(files: Files, column: str) -> Labels:
     rows = []
     for name, reference, score in table.itertuples(index=False):
         group = PurePath(reference).stem.lower()
-        rows.append(Label(name, f"images/{name}", number(score), group, () if group == LEFT_OUT else ("released",), name[4:6]))
+        rows.append(
+            Label(
+                name,
+                f"images/{name}",
+                number(score),
+                group,
+                () if group == LEFT_OUT else ("released",),
+                name[4:6],
+            )
+        )
     return Labels(file, column, rows)
 
 

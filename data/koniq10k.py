@@ -6,7 +6,9 @@ from data.files import Files
 from data.label_files import number, read_columns
 
 SCORES = "koniq10k_scores_and_distributions.csv"
-SETS = "koniq10k_distributions_sets.csv"  # training, validation and test; its MOS is on the scale of MOS_zscore
+SETS = (
+    "koniq10k_distributions_sets.csv"  # training, validation and test; its MOS is on the scale of MOS_zscore
+)
 
 
 def labels(files: Files, column: str) -> Labels:
@@ -17,7 +19,9 @@ def labels(files: Files, column: str) -> Labels:
     if sets is not None:
         table = read_columns(sets, ("image_name", "set"))
         parts = {name: (part,) for name, part in zip(table["image_name"], table["set"])}
-    file, header = (sets, "MOS") if scores is None and sets is not None else (files.need_label(SCORES, SETS), column)
+    file, header = (
+        (sets, "MOS") if scores is None and sets is not None else (files.need_label(SCORES, SETS), column)
+    )
     table = read_columns(file, ("image_name", header))
     rows = [
         Label(name, f"1024x768/{name}", number(score), parts=parts.get(name, ()))

@@ -16,15 +16,26 @@ from data.files import shown
 
 SPREADSHEETS = (".xlsx", ".ods")
 HEADER_WITHIN = 20  # rows of a sheet
-DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, NotImplementedError, zlib.error)  # what readers raise
+DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    NotImplementedError,
+    zlib.error,
+)  # what readers raise
 
 
-def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = (), sheet: str | None = None) -> pd.DataFrame:
-    """Columns of a CSV file or of a spreadsheet, as text without spaces around it; the first one names the images.
+def read_columns(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = (), sheet: str | None = None
+) -> pd.DataFrame:
+    """Columns of a CSV file or of a spreadsheet, as text without spaces around it; the first one names the
+    images.
 
-    Headers are matched exactly or else without regard to case and repeated spaces. In a spreadsheet the table may start
-    anywhere, and rows without an image are notes; sheet: the one to look at first. Raises UserError where a column is missing or,
-    in a CSV file, a row names no image.
+    Headers are matched exactly or else without regard to case and repeated spaces. In a spreadsheet the table
+    may start anywhere, and rows without an image are notes; sheet: the one to look at first. Raises UserError
+    where a column is missing or, in a CSV file, a row names no image.
     """
     table = _from_spreadsheet(path, columns, sheet) if path.suffix.lower() in SPREADSHEETS else read_csv(path)
     headers = {column: _match(column, table.columns) for column in (*columns, *optional)}
@@ -32,16 +43,26 @@ def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = (
         raise UserError(f"{path}: no column {missing[0]!r}; its columns are {shown(table.columns)}")
     nameless = (table[headers[columns[0]]] == "").to_numpy()
     if nameless.any():
-        raise UserError(f"{path}: row {int(nameless.argmax()) + 2} has no {columns[0]}")  # as an editor counts
+        raise UserError(
+            f"{path}: row {int(nameless.argmax()) + 2} has no {columns[0]}"
+        )  # as an editor counts
     return pd.DataFrame({column: table[header] for column, header in headers.items() if header is not None})
 
 
 def read_csv(path: Path, header: int | None = 0) -> pd.DataFrame:
     """A CSV file as text; what is empty is ''."""
-    options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "skipinitialspace": True, "index_col": False}
+    options = {
+        "dtype": str,
+        "keep_default_na": False,
+        "encoding": "utf-8-sig",
+        "skipinitialspace": True,
+        "index_col": False,
+    }
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # of fields beyond the header, such as decimal commas make
+            warnings.simplefilter(
+                "error", pd.errors.ParserWarning
+            )  # of fields beyond the header, such as decimal commas make
             table = pd.read_csv(path, header=header, **options)
     except UnicodeDecodeError:
         raise UserError(f"{path}: cannot be read as a CSV file: save it as UTF-8") from None
@@ -103,7 +124,9 @@ def _from_spreadsheet(path: Path, columns: Sequence[str], sheet: str | None) -> 
                 table = cells.iloc[row + 1 :].set_axis(cells.iloc[row].to_list(), axis=1)
                 table = table.loc[:, ~table.columns.duplicated()]
                 return table[table[_match(columns[0], headers)] != ""]
-    raise UserError(f"{path}: no sheet has the columns {', '.join(columns)} (sheets: {shown(sheets)}): is it another file?")
+    raise UserError(
+        f"{path}: no sheet has the columns {', '.join(columns)} (sheets: {shown(sheets)}): is it another file?"
+    )
 
 
 def _match(column: str, headers: Sequence[str]) -> str | None:

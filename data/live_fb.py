@@ -1,4 +1,5 @@
-"""LIVE-FB (FLIVE, PaQ-2-PiQ): the source data of TReS, MUSIQ and HyperIQA. Whole images; patches are not read."""
+"""LIVE-FB (FLIVE, PaQ-2-PiQ): the source data of TReS, MUSIQ and HyperIQA. Whole images; patches are not
+read."""
 
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
@@ -10,9 +11,18 @@ LABELS, TEST = "labels_image.csv", "labels640.csv"  # the authors' test images, 
 def labels(files: Files, column: str) -> Labels:
     file, test_file = files.need_label(LABELS), files.label(TEST)
     table = read_columns(file, ("name", column))
-    test = set() if test_file is None else {_base(name) for name in read_columns(test_file, ("name_image",))["name_image"]}
+    test = (
+        set()
+        if test_file is None
+        else {_base(name) for name in read_columns(test_file, ("name_image",))["name_image"]}
+    )
     rows = [
-        Label(name, name, number(score), parts=() if not test else ("test" if _base(name) in test else "train+val",))
+        Label(
+            name,
+            name,
+            number(score),
+            parts=() if not test else ("test" if _base(name) in test else "train+val",),
+        )
         for name, score in zip(table["name"], table[column])
     ]
     return Labels(file, column, rows)

@@ -7,7 +7,13 @@ from data.dataset import Dataset, Label, Labels
 from data.files import Files
 from data.label_files import number, read_mat
 
-BLOCKS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}  # the order of the arrays, 982 images
+BLOCKS = {
+    "jp2k": 227,
+    "jpeg": 233,
+    "wn": 174,
+    "gblur": 174,
+    "fastfading": 174,
+}  # the order of the arrays, 982 images
 FILES = {"dmos_new": "dmos_realigned.mat", "dmos": "dmos.mat"}
 
 
@@ -18,11 +24,19 @@ def labels(files: Files, column: str) -> Labels:
     scores, orgs = read_mat(file, column), read_mat(file, "orgs")
     references = read_mat(names, "refnames_all")
     total = sum(BLOCKS.values())
-    for source, variable, values in ((file, column, scores), (file, "orgs", orgs), (names, "refnames_all", references)):
+    for source, variable, values in (
+        (file, column, scores),
+        (file, "orgs", orgs),
+        (names, "refnames_all", references),
+    ):
         if values.shape != (total,):
-            raise UserError(f"{source}: {variable} has {values.size} entries, not {total}: it is not the file of release 2")
+            raise UserError(
+                f"{source}: {variable} has {values.size} entries, not {total}: it is not the file of release 2"
+            )
     places = [(folder, k) for folder, count in BLOCKS.items() for k in range(1, count + 1)]
-    blur = "blur" if files.has_folder("blur") and not files.has_folder("gblur") else "gblur"  # as the readme of TReS draws it
+    blur = (
+        "blur" if files.has_folder("blur") and not files.has_folder("gblur") else "gblur"
+    )  # as the readme of TReS draws it
     rows = [
         Label(
             key=f"{places[i][0]}/img{places[i][1]}.bmp",

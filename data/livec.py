@@ -13,7 +13,9 @@ def labels(files: Files, column: str) -> Labels:
     file = files.need_label(SCORES)
     names, scores = read_mat(files.need_label(NAMES), "AllImages_release"), read_mat(file, "AllMOS_release")
     if len(names) != len(scores):
-        raise UserError(f"{file}: {len(scores)} scores for {len(names)} names in {NAMES}: are both of the same release?")
+        raise UserError(
+            f"{file}: {len(scores)} scores for {len(names)} names in {NAMES}: are both of the same release?"
+        )
     return Labels(file, column, [_label(str(name), number(score)) for name, score in zip(names, scores)])
 
 
@@ -32,7 +34,16 @@ DATASET = Dataset(
     released="test",
     groups="image",
     label_files=(SCORES,),
-    folders=("livec", "clive", "livechallenge", "live_challenge", "livewild", "live_itw", "challengedb", "challengedb_release"),
+    folders=(
+        "livec",
+        "clive",
+        "livechallenge",
+        "live_challenge",
+        "livewild",
+        "live_itw",
+        "challengedb",
+        "challengedb_release",
+    ),
     labels=labels,
     citation="Ghadiyaram, Bovik: Massive online crowdsourced study of picture quality. IEEE TIP 25(1), 2016",
     terms="any use with the notice kept and the source cited",

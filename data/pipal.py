@@ -1,6 +1,7 @@
 """PIPAL: distorted and restored crops, the training part whose scores are public.
 
-Scores are Elo ratings with the same mean for every reference: correlations pooled over references ignore differences of content.
+Scores are Elo ratings with the same mean for every reference: correlations pooled over references ignore
+differences of content.
 """
 
 import re
@@ -20,13 +21,19 @@ def labels(files: Files, column: str) -> Labels:
     """The files of the references, else mos_data.csv, else one list of all names, as some copies have it."""
     if found := files.matching(PER_REFERENCE):
         lists = [files.one_of(files.by_name[name]) for name in sorted({path.name.lower() for path in found})]
-        return Labels(lists[0].parent, "Elo", [_label(name, score) for path in lists for name, score in read_list(path)])
+        return Labels(
+            lists[0].parent, "Elo", [_label(name, score) for path in lists for name, score in read_list(path)]
+        )
     if (table_file := files.label("mos_data.csv")) is not None:
         table = read_columns(table_file, ("filename", "mos"))
-        return Labels(table_file, "mos", [_label(name, score) for name, score in zip(table["filename"], table["mos"])])
+        return Labels(
+            table_file, "mos", [_label(name, score) for name, score in zip(table["filename"], table["mos"])]
+        )
     merged = [path for path in files.matching("*.txt") if _is_list(path)]
     if len(merged) > 1:
-        raise UserError(f"{files.root}: several lists of scores ({shown(merged)}): keep the one of the training part")
+        raise UserError(
+            f"{files.root}: several lists of scores ({shown(merged)}): keep the one of the training part"
+        )
     if not merged:
         files.need_label("Train_Label/A0001.txt", "mos_data.csv")
     return Labels(merged[0], "Elo", [_label(name, score) for name, score in read_list(merged[0])])
@@ -35,7 +42,9 @@ def labels(files: Files, column: str) -> Labels:
 def _label(name: str, score: str) -> Label:
     base = name.replace("\\", "/").rpartition("/")[2]
     if (match := NAME.fullmatch(base)) is None:
-        raise UserError(f"{name!r} is no name of a PIPAL image, such as A0001_00_00.bmp: mend or remove its label")
+        raise UserError(
+            f"{name!r} is no name of a PIPAL image, such as A0001_00_00.bmp: mend or remove its label"
+        )
     reference = int(match[1])
     part = next((n for n, last in enumerate(LAST_OF_FOLDER, start=1) if reference <= last), None)
     return Label(base, name, number(score), f"A{match[1]}", (f"distortion_{part}",))
@@ -51,7 +60,13 @@ DATASET = Dataset(
     title="PIPAL",
     columns={"Elo": (916, 1836)},
     larger_is_better=True,
-    subsets={"all": 23200, "distortion_1": 5800, "distortion_2": 5800, "distortion_3": 5800, "distortion_4": 5800},
+    subsets={
+        "all": 23200,
+        "distortion_1": 5800,
+        "distortion_2": 5800,
+        "distortion_3": 5800,
+        "distortion_4": 5800,
+    },
     released="all",
     groups="reference",
     label_files=(PER_REFERENCE, "mos_data.csv"),

@@ -10,7 +10,10 @@ LABELS = ("MOS and Image attribute scores.xlsx", "MOS and Image attribute scores
 def labels(files: Files, column: str) -> Labels:
     file = files.need_label(*LABELS)
     table = read_columns(file, ("Image name", column))
-    rows = [Label(name, f"TestImage/{name}", number(score)) for name, score in zip(table["Image name"], table[column])]
+    rows = [
+        Label(name, f"TestImage/{name}", number(score))
+        for name, score in zip(table["Image name"], table[column])
+    ]
     return Labels(file, column, rows)
 
 

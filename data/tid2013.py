@@ -18,7 +18,9 @@ def labels(files: Files, column: str) -> Labels:
     for score, name in read_list(file):
         key = name.lower()
         if not NAME.fullmatch(key):
-            raise UserError(f"{file}: {name!r} is no name of a TID2013 image, such as I01_01_1.bmp: mend or remove its line")
+            raise UserError(
+                f"{file}: {name!r} is no name of a TID2013 image, such as I01_01_1.bmp: mend or remove its line"
+            )
         rows.append(Label(key, f"distorted_images/{name}", number(score), key[:3], kind=key[4:6]))
     return Labels(file, column, rows)
 

@@ -1,4 +1,5 @@
-"""A network of your own, adapted to a folder of photographs; here a ResNet of timm with a linear layer that gives the score.
+"""A network of your own, adapted to a folder of photographs; here a ResNet of timm with a linear layer that
+gives the score.
 
     python -m examples.own_model DIR --weights resnet18.safetensors
 
@@ -32,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     network = timm.create_model("resnet18", num_classes=1)
     if args.weights:
         load_weights(network, args.weights)
-    y = wrap(network, "layer4")
-    (scores,) = run_cells(y, photographs, [Setting(PAPER, METHODS["rank+gc"])], seeds=[0])
+    ynet = wrap(network, "layer4")
+    (scores,) = run_cells(ynet, photographs, [Setting(PAPER, METHODS["rank+gc"])], seeds=[0])
     for photograph, source, adapted in zip(photographs, scores.source[0], scores.adapted[0]):
         print(f"{photograph.key:30s} source {source:8.4f}  adapted {adapted:8.4f}")
 

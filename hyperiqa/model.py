@@ -1,8 +1,8 @@
 """HyperIQA: a self-adaptive hyper network (Su et al., CVPR 2020).
 
 Original code: https://github.com/SSL92/hyperIQA. Parameter names and shapes are those of its checkpoints.
-What differs: the target network, whose weights the hyper network makes for every image, is a batched product, not a module
-built per batch.
+What differs: the target network, whose weights the hyper network makes for every image, is a batched product,
+not a module built per batch.
 """
 
 import torch
@@ -39,7 +39,12 @@ class HyperIQA(nn.Module):
         super().__init__()
         self.res = backbone()
         self.conv1 = nn.Sequential(
-            nn.Conv2d(2048, 1024, 1), nn.ReLU(), nn.Conv2d(1024, 512, 1), nn.ReLU(), nn.Conv2d(512, HYPER, 1), nn.ReLU()
+            nn.Conv2d(2048, 1024, 1),
+            nn.ReLU(),
+            nn.Conv2d(1024, 512, 1),
+            nn.ReLU(),
+            nn.Conv2d(512, HYPER, 1),
+            nn.ReLU(),
         )
         for layer, (wide, narrow) in enumerate(zip(TARGET, TARGET[1:]), start=1):
             setattr(self, f"fc{layer}w_conv", nn.Conv2d(HYPER, wide * narrow // GRID**2, 3, padding=1))
@@ -63,11 +68,14 @@ class HyperIQA(nn.Module):
         return self.target(vector, hyper)
 
     def target(self, vector: Tensor, hyper: Tensor) -> Tensor:
-        """The target network on (N, 224), with the weights and biases that each image's map (N, 112, 7, 7) makes."""
+        """The target network on (N, 224), with the weights and biases that each image's map (N, 112, 7, 7)
+        makes."""
         pooled = hyper.mean((2, 3))
         values = vector.unsqueeze(2)  # (N, width, 1)
         for layer, (wide, narrow) in enumerate(zip(TARGET, TARGET[1:]), start=1):
             weight = getattr(self, f"fc{layer}w_conv")(hyper).reshape(-1, narrow, wide)
             bias = getattr(self, f"fc{layer}b_fc")(pooled).unsqueeze(2)
             values = torch.sigmoid(torch.baddbmm(bias, weight, values))
-        return torch.baddbmm(self.fc5b_fc(pooled).unsqueeze(2), self.fc5w_fc(pooled).unsqueeze(1), values).flatten()
+        return torch.baddbmm(
+            self.fc5b_fc(pooled).unsqueeze(2), self.fc5w_fc(pooled).unsqueeze(1), values
+        ).flatten()

@@ -1,6 +1,7 @@
 """MetaIQA: deep meta-learning for no-reference IQA (Zhu et al., CVPR 2020).
 
-Original code: https://github.com/zhuhancheng/MetaIQA. Parameter names and shapes are those of its checkpoints.
+Original code: https://github.com/zhuhancheng/MetaIQA. Parameter names and shapes are those of its
+checkpoints.
 """
 
 import torch

@@ -1,9 +1,10 @@
-"""MUSIQ: multi-scale image quality transformer (Ke et al., ICCV 2021), in the PyTorch port that the paper used.
+"""MUSIQ: multi-scale image quality transformer (Ke et al., ICCV 2021), in the PyTorch port that the paper
+used.
 
-Port: https://github.com/anse3832/MUSIQ: a ResNet-50 at three scales, then a 14-layer post-norm encoder. Parameter names and
-shapes are those of the released checkpoint, prefixed `backbone.` and `transformer.` for its two state dicts.
-What differs: positions are an index instead of a loop, and any batch size works. Kept although it looks wrong: the third
-scale gets the second scale's embedding, as the checkpoint was trained.
+Port: https://github.com/anse3832/MUSIQ: a ResNet-50 at three scales, then a 14-layer post-norm encoder.
+Parameter names and shapes are those of the released checkpoint, prefixed `backbone.` and `transformer.` for
+its two state dicts. What differs: positions are an index instead of a loop, and any batch size works. Kept
+although it looks wrong: the third scale gets the second scale's embedding, as the checkpoint was trained.
 """
 
 import torch
@@ -29,7 +30,9 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, L, WIDTH)
-        heads = [w(x).unflatten(2, (HEADS, HEAD_WIDTH)).transpose(1, 2) for w in (self.W_Q, self.W_K, self.W_V)]
+        heads = [
+            w(x).unflatten(2, (HEADS, HEAD_WIDTH)).transpose(1, 2) for w in (self.W_Q, self.W_K, self.W_V)
+        ]
         attended = F.scaled_dot_product_attention(*heads, dropout_p=0.1 if self.training else 0.0)
         return self.dropout(self.linear(attended.transpose(1, 2).flatten(2)))
 
@@ -63,7 +66,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.scale_org_embedding = nn.Parameter(torch.rand(1, WIDTH, 1, 1))
         self.scale_1_embedding = nn.Parameter(torch.rand(1, WIDTH, 1, 1))
-        self.scale_2_embedding = nn.Parameter(torch.randn(1, WIDTH, 1, 1))  # in the checkpoint, read by nobody
+        self.scale_2_embedding = nn.Parameter(
+            torch.randn(1, WIDTH, 1, 1)
+        )  # in the checkpoint, read by nobody
         self.pos_embedding = nn.Parameter(torch.randn(1, GRID, GRID, WIDTH))
         self.cls_token = nn.Parameter(torch.randn(1, 1, WIDTH))
         self.dropout = nn.Dropout(0.1)
@@ -72,7 +77,10 @@ class Encoder(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """(N, WIDTH, h, w) of the three scales -> (N, 1 + tokens, WIDTH)."""
         scales = (self.scale_org_embedding, self.scale_1_embedding, self.scale_1_embedding)
-        tokens = [(x + scale + self.positions(*x.shape[2:])).flatten(2).transpose(1, 2) for x, scale in zip(maps, scales)]
+        tokens = [
+            (x + scale + self.positions(*x.shape[2:])).flatten(2).transpose(1, 2)
+            for x, scale in zip(maps, scales)
+        ]
         x = torch.cat((self.cls_token.expand(len(maps[0]), -1, -1), *tokens), dim=1)
         x = self.dropout(x)
         for layer in self.layers:
@@ -97,7 +105,9 @@ class Regressor(nn.Module):
         super().__init__()
         self.conv_enc = nn.Conv2d(2048, WIDTH, 1)
         self.transformer = Transformer()
-        self.projection = nn.Sequential(nn.Linear(WIDTH, 1152, bias=False), nn.GELU(), nn.Linear(1152, 1, bias=False))
+        self.projection = nn.Sequential(
+            nn.Linear(WIDTH, 1152, bias=False), nn.GELU(), nn.Linear(1152, 1, bias=False)
+        )
 
     def encode(self, maps: list[Tensor]) -> Tensor:
         """Maps of the three scales (N, 2048, h, w) -> CLS output of the encoder, (N, WIDTH)."""
@@ -119,7 +129,8 @@ class MUSIQ(nn.Module):
         self.transformer = Regressor()
 
     def encode(self, x: Tensor, others: Tensor | None = None) -> Tensor:
-        """CLS output of the encoder, (N, WIDTH). others: the view that the further scales are made from, x if left out."""
+        """CLS output of the encoder, (N, WIDTH). others: the view that the further scales are made from, x if
+        left out."""
         views = (x, *further_scales(x if others is None else others))
         return self.transformer.encode([stages(self.backbone, view)[-1] for view in views])
 

@@ -15,7 +15,9 @@ BACKBONE = Backbone(
     cuts={
         "resnet": Cut(lambda net, x: pooled(net.backbone, x), 2048, ("backbone",)),
         # Table 6: the encoder belongs to the extractor, its CLS output is the feature.
-        "transformer": Cut(lambda net, x: net.encode(x), 192, ("backbone", "transformer.conv_enc", "transformer.transformer")),
+        "transformer": Cut(
+            lambda net, x: net.encode(x), 192, ("backbone", "transformer.conv_enc", "transformer.transformer")
+        ),
     },
     protocols={
         "paper": replace(PAPER, view=View(crop="whole")),
@@ -25,7 +27,10 @@ BACKBONE = Backbone(
             view=View(crop="whole", flips=("horizontal",)),
             # The two noises are swapped: the rank loss is told that the weak one is the strong one.
             severities=Severities(
-                compression_high=(40, 59), compression_low=(80, 89), noise_high=(0.005, 0.01), noise_low=(0.05, 0.1)
+                compression_high=(40, 59),
+                compression_low=(80, 89),
+                noise_high=(0.005, 0.01),
+                noise_low=(0.05, 0.1),
             ),
             group_form="mean-of-log",
             lr=1e-4,

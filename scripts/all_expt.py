@@ -1,8 +1,10 @@
-"""The paper's tables and figures: every cell of them, or some, into one folder; what is there already is not repeated.
+"""The paper's tables and figures: every cell of them, or some, into one folder; what is there already is not
+repeated.
 
     python -m scripts.all_expt --data-root DIR --results results/paper --device cuda:0,cuda:1
 
-RESULTS gets a folder per cell; python -m scripts.report RESULTS shows them. Stop it at any time: the same command goes on.
+RESULTS gets a folder per cell; python -m scripts.report RESULTS shows them. Stop it at any time: the same
+command goes on.
 """
 
 import argparse
@@ -30,7 +32,7 @@ import tres.all_expt
 from common.protocols import METHODS, Setting
 from common.runs.cell import forwards
 from common.runs.grid import Cell, Entry, Experiment, Target, entries
-from common.runs.sweep import Images, Job, Store, Worker, jobs
+from common.runs.sweep import Job, Store, TargetImages, Worker, jobs
 from common.system.cli import Parser, finite, natural, positive
 from common.system.device import choose, default_workers, environment
 from common.system.errors import UserError, command
@@ -49,14 +51,21 @@ EXPERIMENTS = {
 PAPER = ("1", "2", "3", "4", "5", "6", "7", "8", "fig4", "fig5", "fig6")
 PLACES = (*PAPER, "extra")
 SIMILAR = (40.0, 50.0)  # the paper's own bounds are not known
-CPU_SECONDS = {"tres": 0.099, "musiq": 0.133, "hyperiqa": 0.049, "metaiqa": 0.020}  # per forward of an image: docs/speed.md
+CPU_SECONDS = {
+    "tres": 0.099,
+    "musiq": 0.133,
+    "hyperiqa": 0.049,
+    "metaiqa": 0.020,
+}  # per forward of an image: docs/speed.md
 
 
 def grid_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which variant of the paper's grid is meant."""
     parser.add_argument("--seeds", default=5, type=positive, metavar="N", help="seeds 0 to N-1; default: 5")
     parser.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
-    parser.add_argument("--limit-images", type=positive, metavar="N", help="only N images of each data set, always the same")
+    parser.add_argument(
+        "--limit-images", type=positive, metavar="N", help="only N images of each data set, always the same"
+    )
     parser.add_argument(
         "--similar-dmos",
         nargs=2,
@@ -68,7 +77,11 @@ def grid_options(parser: argparse.ArgumentParser) -> None:
 
 
 def grid(
-    backbones: Iterable[str], protocol: str, seeds: int, limit: int | None = None, similar: Sequence[float] = SIMILAR
+    backbones: Iterable[str],
+    protocol: str,
+    seeds: int,
+    limit: int | None = None,
+    similar: Sequence[float] = SIMILAR,
 ) -> Iterator[Entry]:
     """Every place of the paper, with its cell. similar: DMOS bounds of Figure 4."""
     for name in backbones:
@@ -77,12 +90,17 @@ def grid(
 
 
 def _within(experiment: Experiment, bounds: Sequence[float]) -> Experiment:
-    return replace(experiment, targets=[replace(target, between=tuple(bounds)) for target in experiment.targets])
+    return replace(
+        experiment, targets=[replace(target, between=tuple(bounds)) for target in experiment.targets]
+    )
 
 
 def parser(backbones: Sequence[str]) -> Parser:
     whole = len(backbones) > 1
-    found = Parser(prog=f"python -m {'scripts' if whole else backbones[0]}.all_expt", description=__doc__.split("\n\n")[0])
+    found = Parser(
+        prog=f"python -m {'scripts' if whole else backbones[0]}.all_expt",
+        description=__doc__.split("\n\n")[0],
+    )
     found.add_argument(
         "--tables",
         nargs="+",
@@ -91,7 +109,9 @@ def parser(backbones: Sequence[str]) -> Parser:
         metavar="N",
         help=f"of {' '.join(PLACES)}; default: all but extra",
     )
-    found.add_argument("--backbones", nargs="+", choices=backbones, default=backbones, help=f"default: {' '.join(backbones)}")
+    found.add_argument(
+        "--backbones", nargs="+", choices=backbones, default=backbones, help=f"default: {' '.join(backbones)}"
+    )
     found.add_argument(
         "--datasets",
         nargs="+",
@@ -101,13 +121,25 @@ def parser(backbones: Sequence[str]) -> Parser:
     )
     found.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that the tables name")
     grid_options(found)
-    found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1")
-    found.add_argument("--workers", type=natural, metavar="W", help="loader processes of each device; by device if left out")
-    found.add_argument("--data-root", type=Path, help="folder of the data sets; default: $IQA_DATA_ROOT, data/raw")
-    found.add_argument("--allow-missing", action="store_true", help="go without images that are not there, and record how many")
+    found.add_argument(
+        "--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1"
+    )
+    found.add_argument(
+        "--workers", type=natural, metavar="W", help="loader processes of each device; by device if left out"
+    )
+    found.add_argument(
+        "--data-root", type=Path, help="folder of the data sets; default: $IQA_DATA_ROOT, data/raw"
+    )
+    found.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go without images that are not there, and record how many",
+    )
     found.add_argument("--weights-dir", type=Path, help="folder of the checkpoints; default: weights/files")
     found.add_argument("--results", type=Path, default=Path("results/paper"), help="default: results/paper")
-    found.add_argument("--dry-run", action="store_true", help="say what would be done, what is missing and what it costs")
+    found.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, what is missing and what it costs"
+    )
     found.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     return found
 
@@ -122,16 +154,19 @@ def wanted(args: argparse.Namespace) -> list[Entry]:
         and (args.methods is None or entry.cell.method.name in args.methods)
     ]
     if not found:
-        raise UserError("no cell of the paper is all of that: widen --tables, --backbones, --datasets or --methods")
+        raise UserError(
+            "no cell of the paper is all of that: widen --tables, --backbones, --datasets or --methods"
+        )
     return found
 
 
-Targets = dict[tuple[Target, int | None], Images]
+Targets = dict[tuple[Target, int | None], TargetImages]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a sweep needs and this machine has. missing: why a checkpoint (by name) or a target cannot be had."""
+    """What a sweep needs and this machine has. missing: why a checkpoint (by name) or a target cannot be
+    had."""
 
     targets: Targets
     missing: dict[str | tuple[Target, int | None], str]
@@ -172,7 +207,9 @@ def survey(cells: Iterable[Cell], root: Path | None, weights: Path | None, allow
     return found
 
 
-def plan(places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store) -> Iterator[str]:
+def plan(
+    places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store
+) -> Iterator[str]:
     """What --dry-run prints."""
     done = {cell.id for cell in cells if store.done(cell)}
     left = {cell.id for cell in todo}
@@ -215,7 +252,8 @@ def titles(places: Iterable[Entry]) -> dict[str, str]:
 
 
 class Progress:
-    """A bar over all the work and one for the job in hand of each device, on a terminal; lines elsewhere; all of it in a log.
+    """A bar over all the work and one for the job in hand of each device, on a terminal; lines elsewhere; all
+    of it in a log.
 
     total: seconds that the work takes on a CPU; only what is gone of them matters.
     """
@@ -228,7 +266,9 @@ class Progress:
         form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left"
         self.bar = tqdm(total=total, bar_format=form, smoothing=0.02, disable=self.plain)
         form = "{desc}{postfix}: {percentage:3.0f}%|{bar}|"
-        self.inner = [tqdm(total=1.0, bar_format=form, disable=self.plain, leave=False) for _ in range(devices)]
+        self.inner = [
+            tqdm(total=1.0, bar_format=form, disable=self.plain, leave=False) for _ in range(devices)
+        ]
         self._advance(0.0)
 
     def job(self, device: int, name: str, backbone: str, work: float) -> None:
@@ -308,7 +348,9 @@ def _hear(report: Progress, message: tuple) -> None:
     getattr(report, name)(*values)
 
 
-def _serve(todo: multiprocessing.Queue, messages: multiprocessing.Queue, number: int, make: Callable[[Voice], Worker]) -> None:
+def _serve(
+    todo: multiprocessing.Queue, messages: multiprocessing.Queue, number: int, make: Callable[[Voice], Worker]
+) -> None:
     """The process of one of several devices: draws jobs until there is none left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one answers to Ctrl-C
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -338,7 +380,10 @@ def run(work: Sequence[Job], makes: Sequence[Callable[[Voice], Worker]], report:
     todo, messages = context.Queue(), context.Queue()
     for job in [*work, *[None] * len(makes)]:
         todo.put(job)
-    processes = [context.Process(target=_serve, args=(todo, messages, number, make)) for number, make in enumerate(makes)]
+    processes = [
+        context.Process(target=_serve, args=(todo, messages, number, make))
+        for number, make in enumerate(makes)
+    ]
     try:
         for process in processes:
             process.start()
@@ -358,7 +403,9 @@ def run(work: Sequence[Job], makes: Sequence[Callable[[Voice], Worker]], report:
 
 def _log(folder: Path) -> logging.Logger:
     """A log file of this sweep's own."""
-    handler = logging.FileHandler(folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log", encoding="utf-8")
+    handler = logging.FileHandler(
+        folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log", encoding="utf-8"
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = logging.Logger("sweep")
     log.addHandler(handler)
@@ -393,15 +440,24 @@ def main(argv: Sequence[str] | None = None, backbones: Sequence[str] = tuple(EXP
         if store.done(cell):
             store.clear(cell)  # a kill may have left something
     for cell in todo:
-        store.forgive(cell)
+        store.clear_failure(cell)
         if reason := found.reason(cell):
             store.fail(cell, reason)
             log.info("%s  %s FAILED: %s", cell.id, named[cell.id], reason)
     work = jobs(cell for cell in todo if not found.reason(cell))
-    report = Progress(sum(map(found.seconds, work)), {cell.id: named[cell.id] for cell in todo}, len(devices), log)
+    report = Progress(
+        sum(map(found.seconds, work)), {cell.id: named[cell.id] for cell in todo}, len(devices), log
+    )
     load = partial(inputs.network, folder=args.weights_dir)
     makes = [
-        partial(Worker, store, found.targets, load, device, default_workers(device) if args.workers is None else args.workers)
+        partial(
+            Worker,
+            store,
+            found.targets,
+            load,
+            device,
+            default_workers(device) if args.workers is None else args.workers,
+        )
         for device in devices
     ]
     try:
@@ -412,7 +468,9 @@ def main(argv: Sequence[str] | None = None, backbones: Sequence[str] = tuple(EXP
     failed = [cell for cell in missing if store.failed(cell)]
     print(f"{len(cells) - len(missing)} of {len(cells)} cells are in {args.results}, {len(failed)} failed")
     for cell in missing:
-        print(f"{'failed' if cell in failed else 'unfinished'}: {cell.id}  {named[cell.id]}: {store.reason(cell)}")
+        print(
+            f"{'failed' if cell in failed else 'unfinished'}: {cell.id}  {named[cell.id]}: {store.reason(cell)}"
+        )
     if failed:
         print("--retry-failed tries them again")
     return 1 if missing else 0

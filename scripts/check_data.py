@@ -36,7 +36,8 @@ HEADER = (
 
 @dataclass
 class Finding:
-    """row: cells of the table, from `folder` on. problems: what falls short and how to mend it, one line each."""
+    """row: cells of the table, from `folder` on. problems: what falls short and how to mend it, one line
+    each."""
 
     dataset: Dataset
     row: list[str] = field(default_factory=list)
@@ -45,8 +46,12 @@ class Finding:
 
 def parser() -> Parser:
     found = Parser(prog="python -m scripts.check_data", description=__doc__.split("\n\n")[0])
-    found.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DATASETS)}; default: all that are there")
-    found.add_argument("--data-root", type=Path, help="folder of the data sets or of one; default: $IQA_DATA_ROOT, data/raw")
+    found.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(DATASETS)}; default: all that are there"
+    )
+    found.add_argument(
+        "--data-root", type=Path, help="folder of the data sets or of one; default: $IQA_DATA_ROOT, data/raw"
+    )
     found.add_argument("--decode", action="store_true", help="decode every image")
     return found
 
@@ -79,7 +84,9 @@ def check(dataset: Dataset, folder: Path, root: Path, decode: bool) -> Finding:
     return finding
 
 
-def _problems(reading: Reading, expected: int | None, scores: Sequence[float], unreadable: Sequence[str]) -> list[str]:
+def _problems(
+    reading: Reading, expected: int | None, scores: Sequence[float], unreadable: Sequence[str]
+) -> list[str]:
     dataset, total = reading.dataset, len(scores) + len(reading.missing)
     found = []
     if expected is not None and total != expected:
@@ -99,7 +106,9 @@ def _problems(reading: Reading, expected: int | None, scores: Sequence[float], u
     if dataset.size is not None and (other := _other_size(reading)):
         found.append(f"{other}, not {dataset.size[0]}x{dataset.size[1]}: get the edition of that size")
     if unreadable:
-        found.append(f"{len(unreadable)} images cannot be decoded ({shown(unreadable)}): unpack or download them again")
+        found.append(
+            f"{len(unreadable)} images cannot be decoded ({shown(unreadable)}): unpack or download them again"
+        )
     return found
 
 
@@ -125,7 +134,13 @@ def _unreadable(reading: Reading) -> list[str]:
 
     photographs = reading.photographs
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(pool.map(fails, photographs), total=len(photographs), unit="image", desc=reading.dataset.name, disable=None)
+        bar = tqdm(
+            pool.map(fails, photographs),
+            total=len(photographs),
+            unit="image",
+            desc=reading.dataset.name,
+            disable=None,
+        )
         return [photograph.key for photograph, failed in zip(photographs, bar) if failed]
 
 
@@ -141,7 +156,9 @@ def table(findings: Sequence[Finding]) -> str:
     """The findings as people read them, one data set per line."""
     rows = [HEADER, *((finding.dataset.title, *finding.row) for finding in findings)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )
 
 
 @command

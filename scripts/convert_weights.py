@@ -32,7 +32,9 @@ def metadata(source: Path) -> dict[str, str]:
     """What the new file says of itself: its source, and the manifest's entry if the sha256 is a known one."""
     sha256 = file_sha256(source)
     entry = identified(sha256, source.parent, read())
-    return {"format": "pt", "source_file": source.name, "source_sha256": sha256} | (entry.metadata() if entry else {})
+    return {"format": "pt", "source_file": source.name, "source_sha256": sha256} | (
+        entry.metadata() if entry else {}
+    )
 
 
 @command
@@ -48,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         fill(BACKBONES[args.backbone].network(), state, args.source)
         known["backbone"] = args.backbone
     with whole_path(args.target) as temporary:
-        save_file({key: value.detach().clone().contiguous() for key, value in state.items()}, temporary, known)
+        save_file(
+            {key: value.detach().clone().contiguous() for key, value in state.items()}, temporary, known
+        )
     print(f"{args.target}: {len(state)} tensors")
     for key, value in known.items():
         print(f"  {key}: {value}")

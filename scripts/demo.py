@@ -1,9 +1,11 @@
-"""The whole story in a few minutes: a trained network, photographs that it was not made for, and what adaptation does to them.
+"""The whole story in a few minutes: a trained network, photographs that it was not made for, and what
+adaptation does to them.
 
     python -m scripts.demo --out results/demo
 
-MetaIQA's network, trained on degraded photographs (weights/demo), scores others that lost light and were denoised and brightened,
-which it never saw: as it is, and adapted by each method. Writes DIR/summary.json and DIR/index.html.
+MetaIQA's network, trained on degraded photographs (weights/demo), scores others that lost light and were
+denoised and brightened, which it never saw: as it is, and adapted by each method. Writes DIR/summary.json and
+DIR/index.html.
 """
 
 import time
@@ -38,7 +40,9 @@ def table(results: Mapping[str, dict]) -> str:
     first = next(iter(results.values()))
     lines.append(
         f"{'source':{WIDTH}s}"
-        + "".join(f"{with_std(first['source'][metric], plus_minus='+-'):>16s}" for metric in ("srocc", "plcc"))
+        + "".join(
+            f"{with_std(first['source'][metric], plus_minus='+-'):>16s}" for metric in ("srocc", "plcc")
+        )
     )
     for name, result in results.items():
         line = f"{name:{WIDTH}s}" + "".join(
@@ -54,7 +58,12 @@ def table(results: Mapping[str, dict]) -> str:
 def brief(results: Mapping[str, dict]) -> dict:
     """What summary.json says of each method."""
     first = next(iter(results.values()))
-    methods = {"source": {**{metric: first["source"][metric] for metric in ("srocc", "plcc")}, "n": first["n_images"]}}
+    methods = {
+        "source": {
+            **{metric: first["source"][metric] for metric in ("srocc", "plcc")},
+            "n": first["n_images"],
+        }
+    }
     for name, result in results.items():
         methods[name] = {
             **{metric: result["adapted"][metric] for metric in ("srocc", "plcc")},
@@ -65,7 +74,11 @@ def brief(results: Mapping[str, dict]) -> dict:
 
 
 def story(
-    results: Mapping[str, dict], found: Mapping[str, Scores], photographs: Sequence[Photograph], seconds: float, where: dict
+    results: Mapping[str, dict],
+    found: Mapping[str, Scores],
+    photographs: Sequence[Photograph],
+    seconds: float,
+    where: dict,
 ) -> str:
     """The page. where: versions and hardware."""
     best = found["rank+gc"]
@@ -108,12 +121,20 @@ def story(
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m scripts.demo", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("results/demo"), help="folder to write to; default: results/demo")
-    parser.add_argument("--seeds", default=3, type=positive, metavar="N", help="run seeds 0 to N-1; default: 3")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/demo"), help="folder to write to; default: results/demo"
+    )
+    parser.add_argument(
+        "--seeds", default=3, type=positive, metavar="N", help="run seeds 0 to N-1; default: 3"
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     args = parser.parse_args(argv)
     started = time.perf_counter()
-    folder, summary_file, page_file = args.out / "photographs", args.out / "summary.json", args.out / "index.html"
+    folder, summary_file, page_file = (
+        args.out / "photographs",
+        args.out / "summary.json",
+        args.out / "index.html",
+    )
     check_targets([summary_file, page_file], [WEIGHTS])
     device = choose(args.device)
     print(f"making the photographs in {folder}", flush=True)
@@ -136,7 +157,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = {**network.record, "file": WEIGHTS.name}
     write_json(
         summary_file,
-        {"methods": brief(results), "seeds": args.seeds, "weights": weights, "seconds": seconds, "environment": where},
+        {
+            "methods": brief(results),
+            "seeds": args.seeds,
+            "weights": weights,
+            "seconds": seconds,
+            "environment": where,
+        },
     )
     with whole_file(page_file) as file:
         file.write(story(results, found, photographs, seconds, where))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.system.cli import Parser, positive, seconds
 from common.system.errors import UserError, command
-from weights.download import Outcome, Patience, obtain
+from weights.download import DownloadOutcome, Patience, obtain
 from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read
 
 MIRROR = "TTA_IQA_WEIGHTS_URL"
@@ -27,14 +27,27 @@ def parser() -> Parser:
     found.add_argument("--list", action="store_true", help="print the names, and which files are there")
     found.add_argument("--dest", type=Path, default=FILES, metavar="DIR", help="default: weights/files")
     found.add_argument(
-        "--base-url", default=os.environ.get(MIRROR) or None, metavar="URL", help=f"tried first; default: ${MIRROR}"
+        "--base-url",
+        default=os.environ.get(MIRROR) or None,
+        metavar="URL",
+        help=f"tried first; default: ${MIRROR}",
     )
     found.add_argument(
-        "--from-file", action="append", default=[], metavar="NAME=PATH", help="take a file that you downloaded yourself"
+        "--from-file",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="take a file that you downloaded yourself",
     )
-    found.add_argument("--manifest", type=Path, default=MANIFEST, metavar="JSON", help="another list of the same form")
-    found.add_argument("--tries", type=positive, default=Patience.tries, metavar="N", help="in a row without a new byte")
-    found.add_argument("--wait", type=seconds, default=Patience.wait, metavar="S", help="seconds before the second try")
+    found.add_argument(
+        "--manifest", type=Path, default=MANIFEST, metavar="JSON", help="another list of the same form"
+    )
+    found.add_argument(
+        "--tries", type=positive, default=Patience.tries, metavar="N", help="in a row without a new byte"
+    )
+    found.add_argument(
+        "--wait", type=seconds, default=Patience.wait, metavar="S", help="seconds before the second try"
+    )
     return found
 
 
@@ -53,10 +66,12 @@ def listing(known: dict[str, Checkpoint], folder: Path) -> str:
         there = "yes" if (folder / entry.file).is_file() else "no"
         rows.append((entry.name, entry.backbone or "-", entry.source_data, entry.used_for, there))
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )
 
 
-def by_hand(entry: Checkpoint, outcome: Outcome, folder: Path) -> str:
+def by_hand(entry: Checkpoint, outcome: DownloadOutcome, folder: Path) -> str:
     """What failed with one checkpoint, and what its user can do."""
     pages = " or ".join(page(address) for address in entry.addresses) or "where you know it to be"
     dest = "" if folder == FILES else f" --dest {folder}"
@@ -96,7 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed.append((entry, outcome))
             print(f"{entry.name}: failed", flush=True)
         else:
-            print(f"{entry.name}: {outcome.state}, {args.dest / entry.file}, sha256 {outcome.sha256}", flush=True)
+            print(
+                f"{entry.name}: {outcome.state}, {args.dest / entry.file}, sha256 {outcome.sha256}",
+                flush=True,
+            )
     for entry, outcome in failed:
         print("\n" + by_hand(entry, outcome, args.dest))
     return 1 if failed else 0

@@ -1,16 +1,18 @@
-"""Two small data sets to learn and try things on, from the colour photographs that ship inside installed packages.
+"""Two small data sets to learn and try things on, from the colour photographs that ship inside installed
+packages.
 
     python -m scripts.make_demo_data --out data/raw/demo
 
-DIR/source: eight photographs, each in four renditions (other colours, tones and sizes, so that there is more to learn from than
-eight pictures), of each rendition four kinds of degradation at five levels; MOS = 100 for none, and 85 to 0 from the weakest
-severity to the strongest. Not a full-reference metric: the strongest blur here has an SSIM of 0.51 on `china` and 0.77 on
-`rocket`, so it would grade the photograph more than its degradation.
-DIR/target: three other photographs that lost light, step by step, and were denoised and brightened again: exposure, shot and read
-noise, 8 bits, non-local means, gain, local contrast. No part of that chain but the noise is in the source. MOS = -stops of light
-lost, the known severity.
+DIR/source: eight photographs, each in four renditions (other colours, tones and sizes, so that there is more
+to learn from than eight pictures), of each rendition four kinds of degradation at five levels; MOS = 100 for
+none, and 85 to 0 from the weakest severity to the strongest. Not a full-reference metric: the strongest blur
+here has an SSIM of 0.51 on `china` and 0.77 on `rocket`, so it would grade the photograph more than its
+degradation. DIR/target: three other photographs that lost light, step by step, and were denoised and
+brightened again: exposure, shot and read noise, 8 bits, non-local means, gain, local contrast. No part of
+that chain but the noise is in the source. MOS = -stops of light lost, the known severity.
 
-Both are folders in the `csv` layout, with the columns `reference` and `type`. All randomness derives from the names.
+Both are folders in the `csv` layout, with the columns `reference` and `type`. All randomness derives from the
+names.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +71,8 @@ class Version(NamedTuple):
 
 
 def degrade(image: np.ndarray, kind: str, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """image: (H, W, 3), uint8 -> the same, degraded. severity: in the unit of RANGES; `reduction` shrinks and enlarges again."""
+    """image: (H, W, 3), uint8 -> the same, degraded. severity: in the unit of RANGES; `reduction` shrinks and
+    enlarges again."""
     if kind == "compression":
         return compress(image, round(severity))
     if kind == "noise":
@@ -77,7 +80,9 @@ def degrade(image: np.ndarray, kind: str, severity: float, rng: np.random.Genera
     if kind == "blur":
         return _bytes(cv2.GaussianBlur(unit(image), (0, 0), severity, borderType=cv2.BORDER_REFLECT_101))
     height, width = image.shape[:2]
-    small = Image.fromarray(image).resize((int(width // severity), int(height // severity)), Image.Resampling.BOX)
+    small = Image.fromarray(image).resize(
+        (int(width // severity), int(height // severity)), Image.Resampling.BOX
+    )
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -88,7 +93,9 @@ def lose_light(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.
     electrons = rng.poisson(light * ELECTRONS) + READ_NOISE * rng.standard_normal(image.shape)
     dark = _bytes((np.clip(electrons / ELECTRONS, 0, exposure) / exposure * np.sqrt(exposure)) ** (1 / 2.2))
     strength = float(3 + 3 * stops)
-    denoised = cv2.fastNlMeansDenoisingColored(dark, None, strength, strength, templateWindowSize=5, searchWindowSize=11)
+    denoised = cv2.fastNlMeansDenoisingColored(
+        dark, None, strength, strength, templateWindowSize=5, searchWindowSize=11
+    )
     bright = np.clip(unit(denoised) / np.sqrt(exposure) ** (1 / 2.2), 0, 1).astype(np.float32)
     lab = cv2.cvtColor(_bytes(bright), cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(clipLimit=1 + stops / 4, tileGridSize=(4, 4)).apply(lab[..., 0])
@@ -100,8 +107,8 @@ def _bytes(image: np.ndarray) -> np.ndarray:
 
 
 def render(image: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """image: (H, W, 3), uint8 -> its centre: as it is for number 0, else with its channels in another order, another tone curve
-    and, if it stays larger than a view, another size."""
+    """image: (H, W, 3), uint8 -> its centre: as it is for number 0, else with its channels in another order,
+    another tone curve and, if it stays larger than a view, another size."""
     top, left = (max(0, side - SIDE) // 2 for side in image.shape[:2])
     image = image[top : top + SIDE, left : left + SIDE]
     if number == 0:
@@ -114,7 +121,8 @@ def render(image: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarr
 
 
 def source_versions() -> Iterator[Version]:
-    """Every rendition as it is, and LEVELS copies of each kind; the severities of the renditions interleave."""
+    """Every rendition as it is, and LEVELS copies of each kind; the severities of the renditions
+    interleave."""
     for reference, read in SOURCE.items():
         photograph = read()
         for number in range(RENDITIONS):
@@ -123,8 +131,12 @@ def source_versions() -> Iterator[Version]:
             for kind, (weak, strong) in RANGES.items():
                 for level in range(LEVELS):
                     name = f"{reference}{number}_{kind}_{level + 1}.png"
-                    at = (level * RENDITIONS + number) / (LEVELS * RENDITIONS - 1)  # 0 the weakest, 1 the strongest
-                    copy = degrade(image, kind, weak * (strong / weak) ** at, generator(0, "demo source", name))
+                    at = (level * RENDITIONS + number) / (
+                        LEVELS * RENDITIONS - 1
+                    )  # 0 the weakest, 1 the strongest
+                    copy = degrade(
+                        image, kind, weak * (strong / weak) ** at, generator(0, "demo source", name)
+                    )
                     yield Version(name, copy, round(85 * (1 - at), 3), reference, kind)
 
 
@@ -151,7 +163,9 @@ def write(folder: Path, versions: Iterator[Version]) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m scripts.make_demo_data", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("data/raw/demo"), help="folder to make; default: data/raw/demo")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/raw/demo"), help="folder to make; default: data/raw/demo"
+    )
     args = parser.parse_args(argv)
     for name, versions in (("source", source_versions), ("target", target_versions)):
         write(args.out / name, versions())

@@ -1,8 +1,10 @@
-"""What a sweep measured beside what the paper published, in the paper's layout; also while the sweep is running.
+"""What a sweep measured beside what the paper published, in the paper's layout; also while the sweep is
+running.
 
     python -m scripts.report results/paper --out results/report
 
-Writes DIR/index.html, which needs nothing beside itself, DIR/report.md and DIR/report.tex. What is missing is marked as missing.
+Writes DIR/index.html, which needs nothing beside itself, DIR/report.md and DIR/report.tex. What is missing is
+marked as missing.
 """
 
 import os
@@ -45,12 +47,16 @@ from scripts import all_expt
 from weights.networks import BACKBONES
 
 TITLE = "TTA-IQA: published and measured"
-NO_NUMBERS = "The paper prints this as a figure without its numbers, so that there is nothing to compare with."
+NO_NUMBERS = (
+    "The paper prints this as a figure without its numbers, so that there is nothing to compare with."
+)
 
 
 def grid(variant: Variant) -> Iterator[Entry]:
     """Every place of the paper, with its cell."""
-    entries = all_expt.grid(BACKBONES, variant.protocol, variant.seeds, variant.limit, variant.similar or all_expt.SIMILAR)
+    entries = all_expt.grid(
+        BACKBONES, variant.protocol, variant.seeds, variant.limit, variant.similar or all_expt.SIMILAR
+    )
     return (entry for entry in entries if entry.place in all_expt.PAPER)
 
 
@@ -98,7 +104,12 @@ def remarks(sweep: Sweep, others: Sequence[Sweep]) -> list[Remark]:
         )
     for other in others:
         cells = len(other.known - sweep.known)
-        found.append(Remark(f"The folder also holds {cells} cells of another variant, {other.variant}:", other.variant.options))
+        found.append(
+            Remark(
+                f"The folder also holds {cells} cells of another variant, {other.variant}:",
+                other.variant.options,
+            )
+        )
     for what, name in (("versions of the code", "commit"), ("devices", "device")):
         counted = Counter(str(result.found["environment"].get(name, "unknown")) for result in sweep.done)
         if len(counted) > 1:
@@ -185,7 +196,10 @@ def bars(one: Table) -> str:
 def steps(one: Table) -> str:
     """Figure 6 as it is in the paper."""
     measured = [one.values[k, 0].measured for k in range(len(one.rows))]
-    mean, std = (np.array([np.nan if m is None or m[of] is None else m[of] for m in measured]) for of in ("mean", "std"))
+    mean, std = (
+        np.array([np.nan if m is None or m[of] is None else m[of] for m in measured])
+        for of in ("mean", "std")
+    )
     std = np.where(np.isnan(std), 0, std)
     level = None if np.isnan(mean[0]) else ("Baseline", mean[0], std[0])
     return figures.curves({"rank+gc": (mean[1:], std[1:])}, "steps", "SROCC", level=level)
@@ -195,7 +209,9 @@ def drawing(one: Table) -> Iterator[str]:
     """One of Figures 4 to 6, and its numbers."""
     yield f'<p class="note">{NO_NUMBERS}</p>'
     if any(value.measured is not None for value in one.values.values()):
-        drawn = figure(steps(one) if one.name == "Figure 6" else bars(one), "Mean and standard deviation over seeds.")
+        drawn = figure(
+            steps(one) if one.name == "Figure 6" else bars(one), "Mean and standard deviation over seeds."
+        )
         yield f'<div class="pair">{drawn}{sections.numbers(one)}</div>'
     else:
         yield sections.numbers(one)
@@ -206,7 +222,11 @@ def closer(sweep: Sweep, root: Path | None) -> Iterator[str]:
     paths = cache(lambda name, subset: _paths(name, subset, root))
     for entry in sweep.entries:
         result = sweep.outcome(entry)
-        if entry.place != "1" or not (entry.cell.method.rank and entry.cell.method.group) or not isinstance(result, Result):
+        if (
+            entry.place != "1"
+            or not (entry.cell.method.rank and entry.cell.method.group)
+            or not isinstance(result, Result)
+        ):
             continue
         dataset = DATASETS[entry.target.dataset]
         scores, photographs = scores_of(result, paths(dataset.name, result.config["data"]["subset"]))
@@ -238,7 +258,9 @@ def speeds(sweep: Sweep) -> Iterator[str]:
         methods = list(dict.fromkeys(method for row in found.values() for method in row))
         rows = []
         for (device, backbone), row in found.items():
-            shown = (f"{row[name]:,.{0 if row[name] >= 10 else 1}f}" if name in row else "—" for name in methods)
+            shown = (
+                f"{row[name]:,.{0 if row[name] >= 10 else 1}f}" if name in row else "—" for name in methods
+            )
             rows.append([escape(f"{backbone}, {device}"), *shown])
         yield table(["", *methods], rows)
         yield (
@@ -252,7 +274,9 @@ def used(sweep: Sweep) -> Iterator[str]:
     data, weights = {}, {}
     for result in sweep.done:
         record, file = result.config["data"], result.config["weights_file"]
-        data[tuple(str(record[key]) for key in ("dataset", "subset", "score_column", "direction", "missing"))] = record
+        data[
+            tuple(str(record[key]) for key in ("dataset", "subset", "score_column", "direction", "missing"))
+        ] = record
         weights[result.config["weights"], Path(file["file"]).name, file["sha256"]] = file
     if data:
         yield table(
@@ -263,7 +287,9 @@ def used(sweep: Sweep) -> Iterator[str]:
             ),
             "text",
         )
-        rows = ([escape(name), escape(file), f"<code>{sha256[:16]}…</code>"] for name, file, sha256 in weights)
+        rows = (
+            [escape(name), escape(file), f"<code>{sha256[:16]}…</code>"] for name, file, sha256 in weights
+        )
         yield table(("network, source", "file", "SHA-256"), rows, "text")
 
 
@@ -288,10 +314,23 @@ def others_found(found: Sequence[Result]) -> Iterator[str]:
         for result in found:
             config = result.config
             gain, interval = result.found["srocc_gain"]["mean"], result.found["srocc_gain"]["interval_95"]
-            said = "" if gain is None else markup.change(gain) + ("" if interval is None else f" [{markup.between(interval)}]")
+            said = (
+                ""
+                if gain is None
+                else markup.change(gain) + ("" if interval is None else f" [{markup.between(interval)}]")
+            )
             seeds = f"{config['protocol']['name']}, {len(config['seeds'])} seeds"
             values = (with_std(result.found["adapted"][metric]) for metric in ("srocc", "plcc"))
-            rows.append([escape(named(config)), escape(seeds), *values, said, f"{result.found['n_images']:,}", result.id])
+            rows.append(
+                [
+                    escape(named(config)),
+                    escape(seeds),
+                    *values,
+                    said,
+                    f"{result.found['n_images']:,}",
+                    result.id,
+                ]
+            )
         yield table(("", "protocol", "SROCC", "PLCC", "gain in SROCC", "images", "cell"), rows)
 
 
@@ -304,12 +343,22 @@ def story(results: Results, sweep: Sweep, others: Sequence[Sweep], root: Path | 
         parts.append((one.anchor, one.name, one.title, [tally, sections.numbers(one)]))
     parts += [(one.anchor, one.name, one.title, list(drawing(one))) for one in drawn]
     parts += [
-        ("images", "Images before and after", "both losses, networks and data sets of Table 1", list(closer(sweep, root))),
+        (
+            "images",
+            "Images before and after",
+            "both losses, networks and data sets of Table 1",
+            list(closer(sweep, root)),
+        ),
         ("failures", "Failures", "", list(failures(sweep))),
         ("speed", "Images per second", "", list(speeds(sweep))),
         ("inputs", "Data and checkpoints", "", list(used(sweep))),
         ("others", "Other results", "", list(others_found(strangers(results, [sweep, *others])))),
-        ("made", "How this was made", "", [f"<pre>python -m scripts.report RESULTS --out DIR {sweep.variant.options}</pre>"]),
+        (
+            "made",
+            "How this was made",
+            "",
+            [f"<pre>python -m scripts.report RESULTS --out DIR {sweep.variant.options}</pre>"],
+        ),
     ]
     parts = [part for part in parts if part[3]]
     links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _, _ in parts)
@@ -334,16 +383,26 @@ def said(sweep: Sweep, others: Sequence[Sweep], shown: Iterable[Table]) -> list[
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m scripts.report", description=__doc__.split("\n\n")[0])
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="folder of a sweep: --results of scripts.all_expt")
-    parser.add_argument("--out", type=Path, default=Path("results/report"), help="folder to write to; default: results/report")
     parser.add_argument(
-        "--data-root", type=Path, help="folder of the data sets, for thumbnails; default: $IQA_DATA_ROOT, data/raw"
+        "results", type=Path, metavar="RESULTS", help="folder of a sweep: --results of scripts.all_expt"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/report"), help="folder to write to; default: results/report"
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        help="folder of the data sets, for thumbnails; default: $IQA_DATA_ROOT, data/raw",
     )
     whole = "; default: what most of the cells have"
     parser.add_argument("--protocol", choices=PROTOCOLS, help=f"paper or released{whole}")
     parser.add_argument("--seeds", type=positive, metavar="N", help=f"seeds 0 to N-1{whole}")
-    parser.add_argument("--limit-images", type=natural, metavar="N", help=f"N images of each data set, 0 for all{whole}")
-    parser.add_argument("--similar-dmos", nargs=2, type=finite, metavar=("LOW", "HIGH"), help=f"bounds of Figure 4{whole}")
+    parser.add_argument(
+        "--limit-images", type=natural, metavar="N", help=f"N images of each data set, 0 for all{whole}"
+    )
+    parser.add_argument(
+        "--similar-dmos", nargs=2, type=finite, metavar=("LOW", "HIGH"), help=f"bounds of Figure 4{whole}"
+    )
     args = parser.parse_args(argv)
     asked = {
         "protocol": args.protocol,
@@ -351,9 +410,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "limit": args.limit_images,
         "similar": args.similar_dmos and tuple(args.similar_dmos),
     }
-    root = data_root(args.data_root) if args.data_root or os.environ.get("IQA_DATA_ROOT") or ROOT.exists() else None
+    root = (
+        data_root(args.data_root)
+        if args.data_root or os.environ.get("IQA_DATA_ROOT") or ROOT.exists()
+        else None
+    )
     results = Results.read(args.results)
-    outputs = page_file, markdown_file, latex_file = [args.out / name for name in ("index.html", "report.md", "report.tex")]
+    outputs = page_file, markdown_file, latex_file = [
+        args.out / name for name in ("index.html", "report.md", "report.tex")
+    ]
     check_targets(outputs, [], [args.results] + [root] * (root is not None))
     found = sweeps(results, grid)
     sweep = chosen(found, asked, results)
@@ -368,12 +433,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         with whole_file(path) as file:
             file.write(content)
-    print("\n".join([text[0], *text[3:], *(f"{one.name}: {Tally.of([one])}" for one in shown), f"look at {page_file}"]))
+    print(
+        "\n".join(
+            [text[0], *text[3:], *(f"{one.name}: {Tally.of([one])}" for one in shown), f"look at {page_file}"]
+        )
+    )
 
 
 def chosen(found: Sequence[Sweep], asked: Mapping, results: Results) -> Sweep:
-    """The first variant that is as was asked for, else an empty one. asked: fields of `Variant`, None where anything will do, and
-    a limit of 0 for none."""
+    """The first variant that is as was asked for, else an empty one. asked: fields of `Variant`, None where
+    anything will do, and a limit of 0 for none."""
     wanted = {name: value for name, value in asked.items() if value is not None}
     if "limit" in wanted:
         wanted["limit"] = wanted["limit"] or None

@@ -1,4 +1,5 @@
-"""One cell of a table: SROCC and PLCC of a network on a data set, by the source and after test-time adaptation.
+"""One cell of a table: SROCC and PLCC of a network on a data set, by the source and after test-time
+adaptation.
 
     python -m scripts.reproduce_cell --table 1 --backbone tres --dataset pipal --method rank+gc
     python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth --method rank+gc
@@ -36,41 +37,74 @@ def parser() -> Parser:
         prog="python -m scripts.reproduce_cell",
         description=__doc__.split("\n\n")[0],
     )
-    found.add_argument("--table", choices=TABLES, metavar="N", help="of the paper, 1 to 8: also print what was published")
+    found.add_argument(
+        "--table", choices=TABLES, metavar="N", help="of the paper, 1 to 8: also print what was published"
+    )
     found.add_argument("--backbone", required=True, choices=BACKBONES)
     found.add_argument("--dataset", default="csv", choices=DATASETS, help="default: csv")
-    found.add_argument("--data-root", type=Path, help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw")
-    found.add_argument("--subset", help="part of the data set; data/README.md lists them and the default")
-    found.add_argument("--score-column", help="where a data set has several; default: the one of the authors' code")
-    found.add_argument("--allow-missing", action="store_true", help="go without images that are not there, and record how many")
     found.add_argument(
-        "--weights", metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md; default: that of the table"
+        "--data-root",
+        type=Path,
+        help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw",
     )
-    found.add_argument("--weights-dir", type=Path, help="folder of checkpoints by name; default: weights/files")
+    found.add_argument("--subset", help="part of the data set; data/README.md lists them and the default")
+    found.add_argument(
+        "--score-column", help="where a data set has several; default: the one of the authors' code"
+    )
+    found.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go without images that are not there, and record how many",
+    )
+    found.add_argument(
+        "--weights",
+        metavar="NAME|FILE",
+        help="checkpoint: a file, or a name of weights/README.md; default: that of the table",
+    )
+    found.add_argument(
+        "--weights-dir", type=Path, help="folder of checkpoints by name; default: weights/files"
+    )
     found.add_argument("--method", default="rank+gc", choices=METHODS, help="default: rank+gc")
     found.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
-    found.add_argument("--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5")
-    found.add_argument("--batch-size", default=8, type=positive, metavar="N", help="images of an episode; default: 8")
-    found.add_argument("--episodes", type=positive, metavar="E", help="episodes at once; by device if left out")
+    found.add_argument(
+        "--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5"
+    )
+    found.add_argument(
+        "--batch-size", default=8, type=positive, metavar="N", help="images of an episode; default: 8"
+    )
+    found.add_argument(
+        "--episodes", type=positive, metavar="E", help="episodes at once; by device if left out"
+    )
     found.add_argument("--workers", type=natural, metavar="W", help="loader processes; by device if left out")
     found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     found.add_argument("--json", type=Path, metavar="OUT.json", help="write configuration and metrics here")
     found.add_argument("--scores", type=Path, metavar="OUT.csv", help="write the scores of every image here")
     ablation = found.add_argument_group("ablations", "what is left out is the method's or the protocol's own")
-    ablation.add_argument("--distortion", choices=("best", *TYPES, "all"), help="pairs of the rank loss (Table 3)")
+    ablation.add_argument(
+        "--distortion", choices=("best", *TYPES, "all"), help="pairs of the rank loss (Table 3)"
+    )
     ablation.add_argument("--p", type=above_zero, help="share of a batch in a group (Table 4)")
-    ablation.add_argument("--groups", type=int, choices=(2, 3, 4), help="groups of the contrastive loss (Table 5)")
+    ablation.add_argument(
+        "--groups", type=int, choices=(2, 3, 4), help="groups of the contrastive loss (Table 5)"
+    )
     ablation.add_argument("--adapt", help=f"what adapts: {', '.join(ADAPTABLE)}, joined by + (Table 6)")
-    ablation.add_argument("--cut", help="where the extractor ends (Table 6): transformer, if LN or CLS adapts")
+    ablation.add_argument(
+        "--cut", help="where the extractor ends (Table 6): transformer, if LN or CLS adapts"
+    )
     ablation.add_argument("--niter", type=natural, help="steps of an episode (Figure 6)")
     ablation.add_argument("--lr", type=above_zero, help="learning rate of Adam")
     ablation.add_argument("--weight", type=above_zero, help="lambda of Eq. 7")
     ablation.add_argument("--temperature", type=above_zero, help="of the contrastive losses")
     ablation.add_argument("--group-form", choices=("pairs", "mean-of-log", "log-of-mean"))
-    ablation.add_argument("--running-from", choices=("all", "clean", "none"), help="passes that move the BN statistics")
+    ablation.add_argument(
+        "--running-from", choices=("all", "clean", "none"), help="passes that move the BN statistics"
+    )
     ablation.add_argument("--answer-from", choices=("running", "batch"), help="BN statistics of the answer")
     ablation.add_argument(
-        "--leak-state", action="store_const", const=True, help="keep gradients and moments from episode to episode (release)"
+        "--leak-state",
+        action="store_const",
+        const=True,
+        help="keep gradients and moments from episode to episode (release)",
     )
     return found
 
@@ -90,20 +124,25 @@ def settings(args: argparse.Namespace) -> tuple[Protocol, Method]:
         )
     protocol = replace(
         BACKBONES[args.backbone].protocols[args.protocol],
-        **given("lr", "weight", "temperature", "group_form", "running_from", "answer_from", "leak_state", "cut"),
+        **given(
+            "lr", "weight", "temperature", "group_form", "running_from", "answer_from", "leak_state", "cut"
+        ),
     )
     if method.statistics_only and protocol.running_from == "none":
         raise UserError("bn-stats moves nothing with --running-from none: choose another")
     if args.cut is None and {"ln", "cls"} & set(method.adapt or ()):
         protocol = replace(protocol, cut="transformer")
-    return protocol, BACKBONES[args.backbone].cut(protocol).settled(method)
+    return protocol, BACKBONES[args.backbone].cut(protocol).with_default_adapt(method)
 
 
 def table(result: dict) -> str:
     """The result as people read it."""
     rows = [f"{'':8s}  {'SROCC':>15s}  {'PLCC':>15s}  {'PLCC logistic':>15s}  {'KROCC':>15s}  {'RMSE':>15s}"]
     for which in ("source", "adapted"):
-        cells = (with_std(result[which][name], 4, "+-") for name in ("srocc", "plcc", "plcc_logistic", "krocc", "rmse"))
+        cells = (
+            with_std(result[which][name], 4, "+-")
+            for name in ("srocc", "plcc", "plcc_logistic", "krocc", "rmse")
+        )
         rows.append(f"{which:8s}  " + "  ".join(f"{cell:>15s}" for cell in cells))
     gain = result["srocc_gain"]
     if gain["interval_95"] is not None:
@@ -113,27 +152,36 @@ def table(result: dict) -> str:
 
 
 def place_in(args: argparse.Namespace, protocol: Protocol, method: Method) -> Entry:
-    """The place of the paper's table that was asked for. Raises UserError if the table has none such, or more than one."""
+    """The place of the paper's table that was asked for. Raises UserError if the table has none such, or more
+    than one."""
     asked = (("--batch-size", args.batch_size == Cell.batch_size), ("--subset", args.subset is None))
     for option, usual in (*asked, ("--score-column", args.score_column is None)):
         if not usual:
-            raise UserError(f"Table {args.table} is not of another {option}: leave it out, or leave out --table")
+            raise UserError(
+                f"Table {args.table} is not of another {option}: leave it out, or leave out --table"
+            )
     row = [
         entry
         for entry in grid([args.backbone], args.protocol, args.seeds)
         if (entry.place, entry.target.dataset) == (args.table, args.dataset)
     ]
     if not row:
-        raise UserError(f"Table {args.table} has no cell of {args.backbone} on {args.dataset}: choose another")
+        raise UserError(
+            f"Table {args.table} has no cell of {args.backbone} on {args.dataset}: choose another"
+        )
     found = [entry for entry in row if _alike(entry.cell, protocol, method, args.cut)]
     if not found:
         settings = ", ".join(dict.fromkeys(entry.setting for entry in row))
-        raise UserError(f"Table {args.table} has {settings} and not this method: choose --method and the ablations accordingly")
+        raise UserError(
+            f"Table {args.table} has {settings} and not this method: choose --method and the ablations accordingly"
+        )
     sources = sorted({entry.weights for entry in row})
     if args.weights in read_manifest() or len(found) > 1:
         found = [entry for entry in found if entry.weights == args.weights]
     if not found:
-        raise UserError(f"Table {args.table} on {args.dataset} is of {' and '.join(sources)}: give one as --weights")
+        raise UserError(
+            f"Table {args.table} on {args.dataset} is of {' and '.join(sources)}: give one as --weights"
+        )
     return found[0]
 
 
@@ -183,8 +231,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     photographs = reading.photographs
     network = inputs.network(args.backbone, str(weights), device, args.weights_dir)
-    print(f"{args.backbone}, {method.name}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds", flush=True)
-    print(f"{reading.dataset.title}, subset {reading.subset}, {reading.labels.column} ({reading.dataset.direction})", flush=True)
+    print(
+        f"{args.backbone}, {method.name}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds",
+        flush=True,
+    )
+    print(
+        f"{reading.dataset.title}, subset {reading.subset}, {reading.labels.column} ({reading.dataset.direction})",
+        flush=True,
+    )
     (scores,) = run_cells(
         network.wrap,
         photographs,

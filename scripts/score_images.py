@@ -63,13 +63,25 @@ def parser() -> Parser:
     )
     found.add_argument("--output", type=Path, required=True, metavar="OUT.csv", help="one row per image")
     found.add_argument("--backbone", choices=BACKBONES, help="a network of the paper, with --weights")
-    found.add_argument("--model", metavar="MODULE:FUNCTION", help="your own: a function that returns it, or a wrapped one")
-    found.add_argument("--features", metavar="LAYER", help="of --model: dotted name of the module where the extractor ends")
-    found.add_argument("--size", type=positive, metavar="S", help="of --model: side of its input; default: 224")
-    found.add_argument("--weights", metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md")
-    found.add_argument("--method", default="rank+gc", choices=SHOWN, help="default: rank+gc; none: the source alone")
     found.add_argument(
-        "--running-from", choices=("all", "clean", "none"), help="passes that move the BN statistics; default: all"
+        "--model", metavar="MODULE:FUNCTION", help="your own: a function that returns it, or a wrapped one"
+    )
+    found.add_argument(
+        "--features", metavar="LAYER", help="of --model: dotted name of the module where the extractor ends"
+    )
+    found.add_argument(
+        "--size", type=positive, metavar="S", help="of --model: side of its input; default: 224"
+    )
+    found.add_argument(
+        "--weights", metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md"
+    )
+    found.add_argument(
+        "--method", default="rank+gc", choices=SHOWN, help="default: rank+gc; none: the source alone"
+    )
+    found.add_argument(
+        "--running-from",
+        choices=("all", "clean", "none"),
+        help="passes that move the BN statistics; default: all",
     )
     found.add_argument(
         "--guard",
@@ -80,13 +92,26 @@ def parser() -> Parser:
         help="keep the source's scores of a batch where adaptation changes their order: where their SROCC with the adapted ones "
         f"is below this, {KEPT_ORDER} if no number is given",
     )
-    found.add_argument("--batch-size", default=8, type=positive, metavar="N", help="images of an episode; default: 8")
-    found.add_argument("--crops", default=1, type=positive, metavar="N", help="views of each image, whose scores are averaged")
+    found.add_argument(
+        "--batch-size", default=8, type=positive, metavar="N", help="images of an episode; default: 8"
+    )
+    found.add_argument(
+        "--crops",
+        default=1,
+        type=positive,
+        metavar="N",
+        help="views of each image, whose scores are averaged",
+    )
     found.add_argument("--seed", default=0, type=natural, help="of batches, views and projection; default: 0")
     found.add_argument("--resume", action="store_true", help="go on with an output that was interrupted")
     found.add_argument("--top", type=positive, metavar="N", help="print the N best and the N worst")
     found.add_argument(
-        "--json", nargs="?", const="-", type=_json_name, metavar="OUT.json", help="write a summary here, or print nothing else"
+        "--json",
+        nargs="?",
+        const="-",
+        type=_json_name,
+        metavar="OUT.json",
+        help="write a summary here, or print nothing else",
     )
     found.add_argument("--workers", type=natural, metavar="W", help="loader processes; by device if left out")
     found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
@@ -101,7 +126,8 @@ def _json_name(text: str) -> str:
 
 @dataclass(frozen=True)
 class Image:
-    """One to score. name: as the output calls it. key: its name below what was given, from which its randomness is derived."""
+    """One to score. name: as the output calls it. key: its name below what was given, from which its
+    randomness is derived."""
 
     name: str
     key: str
@@ -135,7 +161,9 @@ def collect(paths: Sequence[str]) -> tuple[list[Image], list[Path]]:
                     raise UserError(f"{image.name} has two MOS, {known.mos:g} and {image.mos:g}: keep one")
                 found[real] = replace(known, mos=image.mos)
     if not found:
-        raise UserError(f"no image in {', '.join(paths)}: files of {', '.join(sorted(SUFFIXES))} are taken for one")
+        raise UserError(
+            f"no image in {', '.join(paths)}: files of {', '.join(sorted(SUFFIXES))} are taken for one"
+        )
     return list(found.values()), lists
 
 
@@ -156,7 +184,8 @@ def _in_folder(folder: Path) -> list[Image]:
 
 
 def _fitting(pattern: str) -> list[Image]:
-    """Images are named by what follows the part of the pattern that holds no wildcard, as if that were their folder."""
+    """Images are named by what follows the part of the pattern that holds no wildcard, as if that were their
+    folder."""
     paths = sorted(Path(path) for path in glob.glob(pattern, recursive=True))
     if not paths:
         raise UserError(f"{pattern}: no such file or folder, and no file fits it as a pattern")
@@ -177,7 +206,9 @@ def _listed(file: Path) -> list[Image]:
         raise UserError(f"{file}: MOS {shown(wrong)} is no finite number: mend it or leave it empty")
     files = Files.below(file)
     paths = files.locate(names, whole_path=True)
-    return [Image(name, name, paths.get(name, files.root / name), score) for name, score in zip(names, scores)]
+    return [
+        Image(name, name, paths.get(name, files.root / name), score) for name, score in zip(names, scores)
+    ]
 
 
 def made(name: str) -> nn.Module:
@@ -189,9 +220,13 @@ def made(name: str) -> nn.Module:
         network = getattr(importlib.import_module(module), function)()
     except Exception as error:  # whatever a stranger's code may raise
         fault = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        raise UserError(f"--model {name}: {fault}; it must be a function without arguments that returns the network") from error
+        raise UserError(
+            f"--model {name}: {fault}; it must be a function without arguments that returns the network"
+        ) from error
     if not isinstance(network, nn.Module):
-        raise UserError(f"--model {name} returned a {type(network).__name__}: it must return a torch.nn.Module")
+        raise UserError(
+            f"--model {name} returned a {type(network).__name__}: it must return a torch.nn.Module"
+        )
     return network
 
 
@@ -205,14 +240,14 @@ def network_of(args: argparse.Namespace, device: torch.device) -> tuple[YNetwork
         protocol = replace(protocol, running_from=args.running_from)
     if args.backbone is None:
         protocol = replace(protocol, view=View(size=args.size or View.size))
-        y = _own(args, protocol, device)
+        ynet = _own(args, protocol, device)
     elif args.weights is None:
         raise UserError("no --weights: give a checkpoint of that backbone; weights/README.md lists them")
     elif args.features is not None or args.size is not None:
         raise UserError("--features and --size belong to --model: a network of the paper knows its own")
     else:
-        y = inputs.network(args.backbone, args.weights, device).wrap(protocol)
-    return y, Setting(protocol, y.cut.settled(method))
+        ynet = inputs.network(args.backbone, args.weights, device).wrap(protocol)
+    return ynet, Setting(protocol, ynet.cut.with_default_adapt(method))
 
 
 def _own(args: argparse.Namespace, protocol: Protocol, device: torch.device) -> YNetwork:
@@ -220,10 +255,14 @@ def _own(args: argparse.Namespace, protocol: Protocol, device: torch.device) -> 
     network = made(args.model)
     wrapped = isinstance(network, YNetwork)
     if wrapped and args.features is not None:
-        raise UserError(f"--model {args.model} is wrapped already, and its features are settled: leave out --features")
+        raise UserError(
+            f"--model {args.model} is wrapped already, and its features are settled: leave out --features"
+        )
     if not wrapped and args.features is None:
         parts = ", ".join(name for name, _ in network.named_children())
-        raise UserError(f"no --features: name the module of {args.model} where the extractor ends; its parts are {parts}")
+        raise UserError(
+            f"no --features: name the module of {args.model} where the extractor ends; its parts are {parts}"
+        )
     if args.weights is not None:
         load_weights(network.network if wrapped else network, located(args.weights))
     network.to(device, memory_format=torch.channels_last)
@@ -231,7 +270,8 @@ def _own(args: argparse.Namespace, protocol: Protocol, device: torch.device) -> 
 
 
 class Output:
-    """The CSV file, whole rows at any time, and beside it OUT.csv.partial, from which a run goes on; that goes when all is done.
+    """The CSV file, whole rows at any time, and beside it OUT.csv.partial, from which a run goes on; that
+    goes when all is done.
 
     config: what the scores depend on.
     """
@@ -246,14 +286,20 @@ class Output:
         """Take over what an interrupted run has scored. Raises UserError if that run was another one."""
         lines = []
         if self.partial.exists():
-            lines = [line for line in self.partial.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
+            lines = [
+                line
+                for line in self.partial.read_text(encoding="utf-8").splitlines(True)
+                if line.endswith("\n")
+            ]
         try:
             config, *batches = map(json.loads, lines or [json.dumps(self.config)])
             found = {batch["batch"]: batch for batch in batches}
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{self.partial} is damaged: leave out --resume to start over") from None
         if config != self.config:
-            raise UserError(f"{self.partial} is of a run on other images or settings: leave out --resume to start over")
+            raise UserError(
+                f"{self.partial} is of a run on other images or settings: leave out --resume to start over"
+            )
         self.batches = found
 
     def open(self) -> None:
@@ -262,7 +308,8 @@ class Output:
             file.writelines(json.dumps(line) + "\n" for line in (self.config, *self.batches.values()))
         write_csv(self.path, HEADER, (row for batch in self.batches.values() for _, row in batch["rows"]))
         self.files = [
-            path.open("a", encoding="utf-8", errors="surrogateescape", newline="") for path in (self.partial, self.path)
+            path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
+            for path in (self.partial, self.path)
         ]
 
     def add(self, scored: ScoredBatch, rows: dict[int, list]) -> None:
@@ -276,7 +323,12 @@ class Output:
 
     def rows(self) -> list[list]:
         """In the order of the images."""
-        return [row for _, row in sorted((index, row) for batch in self.batches.values() for index, row in batch["rows"])]
+        return [
+            row
+            for _, row in sorted(
+                (index, row) for batch in self.batches.values() for index, row in batch["rows"]
+            )
+        ]
 
     def close(self) -> None:
         for file in self.files:
@@ -314,14 +366,20 @@ def describe(found: Movement, guarded: bool) -> tuple[str, str]:
     lost = f"in {found.lost} of {found.episodes} episodes adaptation lost the source's order (SROCC below {found.threshold:g})"
     if guarded:
         return said, f"note: {lost}; the source's scores were kept there"
-    return said, f"warning: {lost}, and may do harm: --guard keeps the source's scores there, or try --running-from clean"
+    return (
+        said,
+        f"warning: {lost}, and may do harm: --guard keeps the source's scores there, or try --running-from clean",
+    )
 
 
 def ends(rows: Sequence[list], count: int) -> str:
     """The best and the worst, by their adapted scores."""
     ranked = sorted(rows, key=lambda row: -row[2])
     parts = (("best", ranked[:count]), ("worst", ranked[::-1][:count]))
-    return "\n".join(f"{name}:\n" + "\n".join(f"  {row[2]:10.4f}  {printable(row[0])}" for row in rows) for name, rows in parts)
+    return "\n".join(
+        f"{name}:\n" + "\n".join(f"  {row[2]:10.4f}  {printable(row[0])}" for row in rows)
+        for name, rows in parts
+    )
 
 
 def printable(name: str) -> str:
@@ -354,7 +412,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.output} is complete: leave out --resume to score again")
         return 0 if read_columns(args.output, HEADER)["source_score"].all() else 1
     device = choose(args.device)
-    y, setting = network_of(args, device)
+    ynet, setting = network_of(args, device)
     photographs = [Photograph(image.key, image.path, image.mos) for image in images]
     config = {
         "images": [image.name for image in images],
@@ -375,7 +433,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tqdm(total=len(images), initial=len(output.rows()), unit="image", disable=None) as bar:
             for scored in score_batches(
-                y,
+                ynet,
                 photographs,
                 setting,
                 todo,
@@ -386,10 +444,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 workers=default_workers(device) if args.workers is None else args.workers,
             ):
                 indices = sorted({*scored.source, *scored.faults})
-                output.add(scored, {index: row_of(images[index], index, scored, setting.protocol.view) for index in indices})
+                output.add(
+                    scored,
+                    {index: row_of(images[index], index, scored, setting.protocol.view) for index in indices},
+                )
                 bar.update(len(indices))
     except KeyboardInterrupt:
-        print(f"{len(output.rows())} of {len(images)} images are in {args.output}: --resume goes on", file=sys.stderr)
+        print(
+            f"{len(output.rows())} of {len(images)} images are in {args.output}: --resume goes on",
+            file=sys.stderr,
+        )
         raise
     finally:
         output.close()

@@ -1,9 +1,10 @@
-"""Does adaptation help here, and what does it depend on? Every loss, and one setting at a time around rank+gc, on one data set.
+"""Does adaptation help here, and what does it depend on? Every loss, and one setting at a time around
+rank+gc, on one data set.
 
     python -m scripts.study --backbone metaiqa --weights FILE --data-root DIR --out results/study
 
-Writes OUT/study.json and OUT/study.md, a table with the gain of every setting over the source on the very same views, and its
-interval. docs/experiments.md was made from these.
+Writes OUT/study.json and OUT/study.md, a table with the gain of every setting over the source on the very
+same views, and its interval. docs/experiments.md was made from these.
 """
 
 import shlex
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from common.protocols import METHODS, Protocol, Setting
-from common.runs.cell import before_episodes, run_cells, summary, with_std
+from common.runs.cell import run_cells, shared_inputs, summary, with_std
 from common.system.cli import Parser, positive
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import command
@@ -52,9 +53,13 @@ def rows(paper: Protocol, released: Protocol) -> Iterator[Row]:
     yield Row("forms", "temperature 1", Setting(replace(paper, temperature=1.0), full))
     for running_from in ("clean", "none"):
         yield Row(
-            "statistics", f"running statistics from {running_from}", Setting(replace(paper, running_from=running_from), full)
+            "statistics",
+            f"running statistics from {running_from}",
+            Setting(replace(paper, running_from=running_from), full),
         )
-    yield Row("statistics", "answer from batch statistics", Setting(replace(paper, answer_from="batch"), full))
+    yield Row(
+        "statistics", "answer from batch statistics", Setting(replace(paper, answer_from="batch"), full)
+    )
     for lr in (1e-2, 1e-1):  # what the gradient does where the statistics stay
         still = replace(paper, running_from="none", lr=lr)
         yield Row("gradient", f"lr {lr:g}, running statistics from none", Setting(still, full))
@@ -71,14 +76,17 @@ def shared(wanted: Sequence[Row]) -> list[list[Row]]:
     """Rows whose views and source scores are the same, and can be run together."""
     alike: dict[object, list[Row]] = {}
     for row in wanted:
-        key = row.batch_size, row.setting.stateful, before_episodes(row.setting.protocol)
+        key = row.batch_size, row.setting.stateful, shared_inputs(row.setting.protocol)
         alike.setdefault(key, []).append(row)
     return list(alike.values())
 
 
 def table(found: Sequence[tuple[Row, dict]]) -> str:
     """Markdown."""
-    lines = ["| setting | source SROCC | SROCC | PLCC | gain in SROCC | 95 % interval |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| setting | source SROCC | SROCC | PLCC | gain in SROCC | 95 % interval |",
+        "|---|---|---|---|---|---|",
+    ]
     for row, result in found:
         gain, interval = result["srocc_gain"]["mean"], result["srocc_gain"]["interval_95"]
         lines.append(
@@ -95,15 +103,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", required=True, choices=BACKBONES)
     parser.add_argument("--dataset", default="csv", choices=DATASETS, help="default: csv")
     parser.add_argument(
-        "--data-root", type=Path, help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw"
+        "--data-root",
+        type=Path,
+        help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw",
     )
     parser.add_argument(
-        "--weights", required=True, metavar="NAME|FILE", help="checkpoint: a file, or a name of weights/README.md"
+        "--weights",
+        required=True,
+        metavar="NAME|FILE",
+        help="checkpoint: a file, or a name of weights/README.md",
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all of them")
-    parser.add_argument("--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5")
+    parser.add_argument(
+        "--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5"
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--out", type=Path, default=Path("results/study"), help="folder to write to; default: results/study")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/study"), help="folder to write to; default: results/study"
+    )
     args = parser.parse_args(argv)
     root = data_root(args.data_root)
     folder, weights = folder_of(DATASETS[args.dataset], root), located(args.weights)
@@ -113,7 +130,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     reading = read(DATASETS[args.dataset], folder)
     backbone = BACKBONES[args.backbone]
     network = inputs.network(args.backbone, str(weights), device)
-    wanted = [row for row in rows(backbone.protocols["paper"], backbone.protocols["released"]) if row.part in args.parts]
+    wanted = [
+        row
+        for row in rows(backbone.protocols["paper"], backbone.protocols["released"])
+        if row.part in args.parts
+    ]
     found = []
     for together in shared(wanted):
         print(", ".join(row.name for row in together), flush=True)
@@ -139,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "environment": environment(device),
             "rows": [
                 {"part": row.part, "name": row.name, "batch_size": row.batch_size, "setting":
-                 asdict(backbone.cut(row.setting.protocol).settled(row.setting.method))
+                 asdict(backbone.cut(row.setting.protocol).with_default_adapt(row.setting.method))
                  | {"protocol": asdict(row.setting.protocol)}, **result}
                 for row, result in found
             ],

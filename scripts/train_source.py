@@ -1,6 +1,8 @@
-"""Train a source network on human scores, from scratch or from ImageNet weights that are already on this machine.
+"""Train a source network on human scores, from scratch or from ImageNet weights that are already on this
+machine.
 
-python -m scripts.train_source --backbone metaiqa --dataset koniq10k --data-root DIR --output source.safetensors
+python -m scripts.train_source --backbone metaiqa --dataset koniq10k --data-root DIR --output
+source.safetensors
 """
 
 import argparse
@@ -18,7 +20,7 @@ from tqdm import tqdm
 
 from common.protocols import METHODS, Setting
 from common.runs.cell import run_cells, summary, with_std
-from common.runs.training import Parts, Progress, Recipe, Trainer, disjoint
+from common.runs.training import Parts, Recipe, Trainer, TrainingState, disjoint
 from common.system.cli import Parser, above_zero, natural, positive
 from common.system.device import choose, default_workers, environment
 from common.system.errors import UserError, command
@@ -38,29 +40,51 @@ def parser() -> Parser:
     found = Parser(prog="python -m scripts.train_source", description=__doc__.split("\n\n")[0])
     found.add_argument("--backbone", required=True, choices=BACKBONES)
     found.add_argument("--dataset", default="csv", choices=DATASETS, help="default: csv")
-    found.add_argument("--data-root", type=Path, help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw")
+    found.add_argument(
+        "--data-root",
+        type=Path,
+        help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw",
+    )
     found.add_argument("--subset", help="part of the data set; data/README.md lists them and the default")
     found.add_argument("--score-column", help="where a data set has several")
     found.add_argument("--allow-missing", action="store_true", help="go without images that are not there")
-    found.add_argument("--output", required=True, type=Path, metavar="F.safetensors", help="a model card, F.md, goes beside it")
+    found.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="F.safetensors",
+        help="a model card, F.md, goes beside it",
+    )
     found.add_argument(
         "--init",
         default="auto",
         metavar="auto|scratch|NAME|FILE",
         help="auto (default): ImageNet weights if torch.hub has them here, else scratch; or a checkpoint, or a ResNet's weights",
     )
-    found.add_argument("--recipe", default="plain", choices=("plain", "meta"), help="meta: over distortion types, as MetaIQA")
+    found.add_argument(
+        "--recipe", default="plain", choices=("plain", "meta"), help="meta: over distortion types, as MetaIQA"
+    )
     found.add_argument("--epochs", default=20, type=positive, help="default: 20")
-    found.add_argument("--crops", default=1, type=positive, help="random views of every image in an epoch; default: 1")
+    found.add_argument(
+        "--crops", default=1, type=positive, help="random views of every image in an epoch; default: 1"
+    )
     found.add_argument("--batch-size", default=32, type=positive, help="default: 32")
-    found.add_argument("--view-size", type=positive, help="pixels of training views, if the network takes others than 224")
-    found.add_argument("--lr", type=above_zero, help="peak learning rate; default: 1e-3 from scratch, else 1e-4")
-    found.add_argument("--seed", default=0, type=natural, help="of split, initial weights and all that is random; default: 0")
+    found.add_argument(
+        "--view-size", type=positive, help="pixels of training views, if the network takes others than 224"
+    )
+    found.add_argument(
+        "--lr", type=above_zero, help="peak learning rate; default: 1e-3 from scratch, else 1e-4"
+    )
+    found.add_argument(
+        "--seed", default=0, type=natural, help="of split, initial weights and all that is random; default: 0"
+    )
     found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     found.add_argument("--workers", type=natural, metavar="W", help="loader processes; by device if left out")
     found.add_argument("--amp", action="store_true", help="bfloat16 where it is safe; on CUDA")
     found.add_argument("--half", action="store_true", help="store the weights in half precision")
-    found.add_argument("--resume", action="store_true", help="go on where an interrupted run of the same command stopped")
+    found.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted run of the same command stopped"
+    )
     return found
 
 
@@ -80,7 +104,9 @@ def initial(backbone: Backbone, init: str, seed: int) -> tuple[nn.Module, str]:
     else:
         path = located(init)
     state = read_state_dict(path)
-    if "conv1.weight" in state and "layer4.0.conv1.weight" in state:  # a ResNet: whatever else this trunk holds stays as drawn
+    if (
+        "conv1.weight" in state and "layer4.0.conv1.weight" in state
+    ):  # a ResNet: whatever else this trunk holds stays as drawn
         own = trunk.state_dict()
         fill(trunk, {key: state.get(key, value) for key, value in own.items()}, path)
     else:
@@ -116,18 +142,21 @@ def store(path: Path, network: dict[str, torch.Tensor], half: bool, metadata: di
         temporary.write_bytes(save(tensors, metadata))
 
 
-def recall(path: Path, config: dict) -> tuple[Progress, float] | None:
-    """Where an interrupted run of this very configuration stopped, and the seconds it took; None if there was none."""
+def recall(path: Path, config: dict) -> tuple[TrainingState, float] | None:
+    """Where an interrupted run of this very configuration stopped, and the seconds it took; None if there was
+    none."""
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found, seconds = Progress(**state["progress"]), state["seconds"]
+        found, seconds = TrainingState(**state["progress"]), state["seconds"]
     except (OSError, RuntimeError, KeyError, TypeError, ValueError):
         raise UserError(f"{path}: cannot be read; remove it to start again") from None
     if state["config"] != config:
         differing = sorted(name for name in config if state["config"].get(name) != config[name])
-        raise UserError(f"{path} is of a run with another {', '.join(differing)}: repeat its command, or leave out --resume")
+        raise UserError(
+            f"{path} is of a run with another {', '.join(differing)}: repeat its command, or leave out --resume"
+        )
     return found, seconds
 
 
@@ -136,7 +165,9 @@ def card(result: dict) -> str:
     config, split, held_out = result["config"], result["split"], result["held_out"]
 
     rows = [f"| {part} | {split[part]['images']} | {', '.join(split[part]['groups'])} |" for part in split]
-    best = max(result["history"], key=lambda row: -2 if row["validation_srocc"] is None else row["validation_srocc"])
+    best = max(
+        result["history"], key=lambda row: -2 if row["validation_srocc"] is None else row["validation_srocc"]
+    )
     return "\n".join(
         [
             f"# {result['file']}",
@@ -196,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = recipe_of(args, backbone, scratch=init == "random weights")
     check_size(network, recipe.view.size)
     protocol = backbone.protocols["paper"]
-    y = backbone.wrap(network, protocol).to(device, memory_format=torch.channels_last)
+    ynet = backbone.wrap(network, protocol).to(device, memory_format=torch.channels_last)
     config = {
         "backbone": args.backbone,
         "data": reading.record(),
@@ -211,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start, earlier = (recall(state_file, config) if args.resume else None) or (None, 0.0)
     begun = time.perf_counter()
     with tqdm(unit="batch", smoothing=0.1, disable=None) as bar:
-        trainer = Trainer(y, parts, recipe, output=backbone.output, test_view=protocol.view, resize=reading.dataset.resize,
+        trainer = Trainer(ynet, parts, recipe, output=backbone.output, test_view=protocol.view, resize=reading.dataset.resize,
                           workers=workers, bar=bar.update)  # fmt: skip
         bar.reset(total=trainer.steps)
         bar.update(start.epoch * trainer.per_epoch if start else 0)
@@ -231,10 +262,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             with whole_path(state_file) as temporary:
                 spent = earlier + time.perf_counter() - begun
                 torch.save({"config": config, "progress": vars(progress), "seconds": spent}, temporary)
-    load_weights(y.network, output)
-    y.network.eval()
+    load_weights(ynet.network, output)
+    ynet.network.eval()
     source = Setting(protocol, METHODS["source"])
-    (scores,) = run_cells(y, parts.test, [source], seeds=HELD_OUT_SEEDS, workers=workers, resize=reading.dataset.resize)
+    (scores,) = run_cells(
+        ynet, parts.test, [source], seeds=HELD_OUT_SEEDS, workers=workers, resize=reading.dataset.resize
+    )
     held_out = summary(scores, parts.test)
     result = {
         "file": output.name,
@@ -261,7 +294,9 @@ def check_size(network: nn.Module, size: int) -> None:
         with torch.no_grad():
             network.eval()(torch.zeros(2, 3, size, size))
     except (RuntimeError, ValueError):
-        raise UserError(f"this network does not take images of {size} x {size}: leave out --view-size") from None
+        raise UserError(
+            f"this network does not take images of {size} x {size}: leave out --view-size"
+        ) from None
 
 
 def _line(row: dict[str, float | None], epochs: int) -> str:

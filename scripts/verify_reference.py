@@ -1,9 +1,11 @@
-"""Check that networks, losses and adaptation compute what the authors' released code computes, to 1e-6 in float64.
+"""Check that networks, losses and adaptation compute what the authors' released code computes, to 1e-6 in
+float64.
 
     python -m scripts.verify_reference tests/golden/*.npz
 
-Each file holds what the released code gave on weights and inputs that anyone can rebuild from the seed in it. Prints the
-largest error of every array, relative to the array's scale, and ends in `ok` or `FAIL` (exit status 0 or 1).
+Each file holds what the released code gave on weights and inputs that anyone can rebuild from the seed in it.
+Prints the largest error of every array, relative to the array's scale, and ends in `ok` or `FAIL` (exit
+status 0 or 1).
 """
 
 import json
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.adapter import Adapter, Images, Source, consult
+from common.adapter import Adapter, Source, StackedBatches, score_source
 from common.distortions import TYPES, blur
 from common.protocols import METHODS, Method, Protocol
 from common.system.cli import Parser
@@ -28,7 +30,19 @@ from weights.networks import BACKBONES
 
 TOLERANCE = 1e-6
 STRENGTHS = {"compression": ("comp", 0.8, 0.2), "noise": ("nos", 1.0, 0.3)}  # name, high, low
-META = ("backbone", "seed", "batch", "niter", "lr", "p", "temperature", "sigma_high", "sigma_low", "head", "keys")
+META = (
+    "backbone",
+    "seed",
+    "batch",
+    "niter",
+    "lr",
+    "p",
+    "temperature",
+    "sigma_high",
+    "sigma_low",
+    "head",
+    "keys",
+)
 STORED = 512  # about how many values of a long array a file keeps
 
 
@@ -91,17 +105,22 @@ class Reference:
         own = network.state_dict()
         keys = {key: tuple(shape) for key, shape in self.meta["keys"].items()}
         if keys != {key: tuple(value.shape) for key, value in own.items()}:
-            raise UserError(f"the {self.meta['backbone']} of the file has other state-dict entries than the one here")
+            raise UserError(
+                f"the {self.meta['backbone']} of the file has other state-dict entries than the one here"
+            )
         weights = {
-            key: own[key] if key.endswith(".filter") else torch.from_numpy(recipe_weight(key, shape, self.meta["seed"]))
+            key: own[key]
+            if key.endswith(".filter")
+            else torch.from_numpy(recipe_weight(key, shape, self.meta["seed"]))
             for key, shape in keys.items()
         }
         network.load_state_dict(weights)
         return network
 
-    def fill_head(self, y: YNetwork, run: str) -> None:
-        """The head's entries in the file are the linear layers in their order, under the numbers of the release."""
-        linears = [layer for layer in (y.head, y.classifier) if layer is not None]
+    def fill_head(self, ynet: YNetwork, run: str) -> None:
+        """The head's entries in the file are the linear layers in their order, under the numbers of the
+        release."""
+        linears = [layer for layer in (ynet.head, ynet.classifier) if layer is not None]
         entries = iter(self.meta["head"][run].items())
         with torch.no_grad():
             for layer in linears:
@@ -111,10 +130,12 @@ class Reference:
                         return
                     key, shape = entry
                     if tuple(shape) != tuple(parameter.shape):
-                        raise UserError(f"the head of the file has {key} of {shape}, here {list(parameter.shape)}")
+                        raise UserError(
+                            f"the head of the file has {key} of {shape}, here {list(parameter.shape)}"
+                        )
                     parameter.copy_(torch.from_numpy(recipe_weight(f"head.{key}", shape, self.meta["seed"])))
 
-    def images(self) -> Images:
+    def images(self) -> StackedBatches:
         """The batch, with the pairs of every distortion type."""
         seed, n = self.meta["seed"], self.meta["batch"]
         clean = recipe_images(seed, "clean", n)
@@ -131,7 +152,7 @@ class Reference:
             for level in ("high", "low")
         ]
         versions = torch.from_numpy(np.stack([pairs[kind] for kind in TYPES]))
-        return Images([n], TYPES, torch.from_numpy(clean), versions, torch.arange(n) % 4)
+        return StackedBatches([n], TYPES, torch.from_numpy(clean), versions, torch.arange(n) % 4)
 
 
 def method_of(run: str, meta: dict) -> Method:
@@ -151,27 +172,29 @@ def computed(reference: Reference, runs: Sequence[str]) -> Iterator[tuple[str, n
     protocol = backbone.protocols["released"]
     for name in ("lr", "temperature"):
         if reference.meta[name] != getattr(protocol, name):
-            raise UserError(f"the file was made with {name} {reference.meta[name]}, the protocol has {getattr(protocol, name)}")
+            raise UserError(
+                f"the file was made with {name} {reference.meta[name]}, the protocol has {getattr(protocol, name)}"
+            )
     network, images = reference.network(), reference.images()
-    y = backbone.wrap(network, protocol)
+    ynet = backbone.wrap(network, protocol)
     chooses = "gaps" in reference.arrays or any(METHODS[run].rank for run in runs if run in METHODS)
-    source = consult(y, images, protocol, chooses)
+    source = score_source(ynet, images, protocol, chooses)
     yield "source", source.scores.numpy()
     if chooses:
         yield "gaps", source.gaps.numpy()
         yield "choice", source.choice.numpy()
     with torch.no_grad():
-        features = y.features(images.clean)
+        features = ynet.features(images.clean)
     yield "features", features[:, :: features.shape[1] // reference.arrays["features"].shape[1]].numpy()
     for run in runs:
-        reference.fill_head(y, run)
-        yield from computed_run(run, y, protocol, method_of(run, reference.meta), images, source)
+        reference.fill_head(ynet, run)
+        yield from computed_run(run, ynet, protocol, method_of(run, reference.meta), images, source)
 
 
 def computed_run(
-    run: str, y: YNetwork, protocol: Protocol, method: Method, images: Images, source: Source
+    run: str, ynet: YNetwork, protocol: Protocol, method: Method, images: StackedBatches, source: Source
 ) -> Iterator[tuple[str, np.ndarray]]:
-    adapter = Adapter(y, protocol, method)
+    adapter = Adapter(ynet, protocol, method)
     *_, (state, losses) = adapter.steps(images, source, adapter.groups(images, source), method.niter)
     yield f"{run}/loss", losses[:, 0].numpy()
     for kind, tensors, ending in (
@@ -180,12 +203,16 @@ def computed_run(
         ("bn_running_mean", state.buffers, ".running_mean"),
         ("bn_running_var", state.buffers, ".running_var"),
     ):
-        yield f"{run}/{kind}", thinned(torch.cat([tensors[name + ending][0] for name in adapter.adaptable.layers]))
+        yield (
+            f"{run}/{kind}",
+            thinned(torch.cat([tensors[name + ending][0] for name in adapter.adaptable.layers])),
+        )
     yield f"{run}/prediction", adapter.answer(images, state).numpy()
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected magnitude; infinite where the shapes differ or a value is NaN."""
+    """Largest difference, relative to the largest expected magnitude; infinite where the shapes differ or a
+    value is NaN."""
     if found.shape != expected.shape:
         return float("inf")
     difference = np.abs(found - expected).max() / max(np.abs(expected).max(), np.finfo(float).tiny)
@@ -198,11 +225,15 @@ def verify(path: Path, only: Sequence[str] | None = None) -> bool:
     runs = reference.runs if only is None else list(only)
     unknown = [run for run in runs if run not in reference.runs]
     if unknown or not runs:
-        raise UserError(f"{path}: no run {', '.join(unknown)}; its runs are {', '.join(reference.runs) or 'none'}")
+        raise UserError(
+            f"{path}: no run {', '.join(unknown)}; its runs are {', '.join(reference.runs) or 'none'}"
+        )
     print(f"{path}: {reference.meta['backbone']}, seed {reference.meta['seed']}", flush=True)
     wanted = {name for name in reference.arrays if "/" not in name or name.split("/")[0] in runs}
     agreed = True
-    for name, found in tqdm(computed(reference, runs), total=len(wanted), unit="array", leave=False, disable=None):
+    for name, found in tqdm(
+        computed(reference, runs), total=len(wanted), unit="array", leave=False, disable=None
+    ):
         if name not in wanted:  # a file need not store all that is computed
             continue
         wanted.remove(name)
@@ -220,7 +251,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m scripts.verify_reference", description=__doc__.split("\n\n")[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.npz")
     parser.add_argument(
-        "--runs", nargs="+", metavar="RUN", help="only these, of rank gc rank+gc rotation and the distortion types"
+        "--runs",
+        nargs="+",
+        metavar="RUN",
+        help="only these, of rank gc rank+gc rotation and the distortion types",
     )
     args = parser.parse_args(argv)
     agreed = [verify(path, args.runs) for path in args.files]

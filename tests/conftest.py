@@ -1,4 +1,5 @@
-"""A small network with everything that can adapt, and small batches for it; real networks are in test_networks.py."""
+"""A small network with everything that can adapt, and small batches for it; real networks are in
+test_networks.py."""
 
 from pathlib import Path
 
@@ -15,12 +16,18 @@ from weights.networks import BACKBONES
 
 
 class SmallNet(nn.Module):
-    """Convolutions with BN, a CLS token and a LayerNorm, dropout, and a regressor with a BN of its own; (N, 3, S, S) -> (N,)."""
+    """Convolutions with BN, a CLS token and a LayerNorm, dropout, and a regressor with a BN of its own; (N,
+    3, S, S) -> (N,)."""
 
     def __init__(self):
         super().__init__()
         self.trunk = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU()
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, 3, 2, 1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
         )
         self.cls_token = nn.Parameter(torch.randn(1, 1, 12))
         self.mix = nn.Linear(12, 12)
@@ -50,9 +57,9 @@ def make_small(cut: str = "resnet") -> YNetwork:
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.running_mean, -0.2, 0.2)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
-    y = YNetwork(network, CUTS[cut])
-    y.draw_head(3)
-    return y
+    ynet = YNetwork(network, CUTS[cut])
+    ynet.draw_head(3)
+    return ynet
 
 
 def make_batch(n: int, seed: int, types: tuple[str, ...] = TYPES, side: int = 16) -> Batch:

@@ -1,5 +1,6 @@
-"""The whole paper in miniature: every data set in its own layout with a few images, a checkpoint for every source, and small
-networks in the places of the four. `python -m tests.miniature` is scripts.all_expt on those networks, for tests that kill it."""
+"""The whole paper in miniature: every data set in its own layout with a few images, a checkpoint for every
+source, and small networks in the places of the four. `python -m tests.miniature` is scripts.all_expt on those
+networks, for tests that kill it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +25,9 @@ SOURCES = {
     "metaiqa": ("metaiqa-tid2013-kadid10k",),
 }
 LIVE = {
-    f"{kind}/img{k}.bmp": (20.0 * k + 5 * j, "bikes") for k in range(1, 6) for j, kind in enumerate(test_datasets.LIVE_BLOCKS)
+    f"{kind}/img{k}.bmp": (20.0 * k + 5 * j, "bikes")
+    for k in range(1, 6)
+    for j, kind in enumerate(test_datasets.LIVE_BLOCKS)
 }
 SIMILAR = ("--similar-dmos", "35", "65")
 
@@ -36,7 +39,9 @@ def network() -> SmallNet:
 
 def small(backbone: Backbone) -> Backbone:
     """The same protocols, on views of 32 pixels and with a small network."""
-    protocols = {name: replace(one, view=replace(one.view, size=32)) for name, one in backbone.protocols.items()}
+    protocols = {
+        name: replace(one, view=replace(one.view, size=32)) for name, one in backbone.protocols.items()
+    }
     return replace(backbone, network=network, cuts=CUTS, protocols=protocols)
 
 
@@ -70,7 +75,14 @@ def _texture(path: Path) -> None:
 
 def options(root: Path, results: Path, *more: str) -> list[str]:
     """Of a sweep over what `build` made in `root`."""
-    places = ["--data-root", str(root / "data"), "--weights-dir", str(root / "weights"), "--results", str(results)]
+    places = [
+        "--data-root",
+        str(root / "data"),
+        "--weights-dir",
+        str(root / "weights"),
+        "--results",
+        str(results),
+    ]
     return [*places, "--device", "cpu", "--workers", "0", *SIMILAR, *more]
 
 

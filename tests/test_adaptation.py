@@ -1,4 +1,5 @@
-"""Laws of the adaptation loop, and the loop itself against a plain transcription, on a small network in float64."""
+"""Laws of the adaptation loop, and the loop itself against a plain transcription, on a small network in
+float64."""
 
 import copy
 from dataclasses import replace
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.adapter import Adapter, consult, together
+from common.adapter import Adapter, score_source, stack_batches
 from common.distortions import TYPES
 from common.episodes import pass_momenta
 from common.losses import group_contrastive_loss, nt_xent_loss, rank_loss
@@ -25,9 +26,10 @@ def normalised(x):
     return (x - mean) / std
 
 
-def by_hand(y, batch):
-    """rank+gc under `paper`, as a reader of the paper would write it for one batch: a copy, train mode, one Adam."""
-    q = lambda x: y.predict(x).detach()  # noqa: E731
+def by_hand(ynet, batch):
+    """rank+gc under `paper`, as a reader of the paper would write it for one batch: a copy, train mode, one
+    Adam."""
+    q = lambda x: ynet.predict(x).detach()  # noqa: E731
     clean, pairs = normalised(batch.clean), normalised(batch.pairs)
     source = q(clean)
     gaps = torch.stack([(q(low) - q(high)).abs() for high, low in pairs])
@@ -35,7 +37,7 @@ def by_hand(y, batch):
     high = torch.stack([pairs[choice[i], 0, i] for i in range(len(clean))])
     low = torch.stack([pairs[choice[i], 1, i] for i in range(len(clean))])
     order = source.argsort()
-    adapted = copy.deepcopy(y)
+    adapted = copy.deepcopy(ynet)
     trunk = adapted.network.trunk
     parameters = [p.requires_grad_() for m in trunk if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=1e-3)
@@ -88,14 +90,14 @@ def test_nothing_is_left_behind_after_an_error(small, monkeypatch):
     assert not any(module.training or "forward" in vars(module) for module in small.modules())
 
 
-def prepared(y, protocol, method):
-    images = together(y, [make_batch(8, 1)])
-    source = consult(y, images, protocol, choose=True)
-    return images, source, Adapter(y, protocol, method).groups(images, source)
+def prepared(ynet, protocol, method):
+    images = stack_batches(ynet, [make_batch(8, 1)])
+    source = score_source(ynet, images, protocol, choose=True)
+    return images, source, Adapter(ynet, protocol, method).groups(images, source)
 
 
-def after_three_steps(y, protocol, method):
-    *_, (state, _) = Adapter(y, protocol, method).steps(*prepared(y, protocol, method), 3)
+def after_three_steps(ynet, protocol, method):
+    *_, (state, _) = Adapter(ynet, protocol, method).steps(*prepared(ynet, protocol, method), 3)
     return state
 
 
@@ -110,11 +112,11 @@ def after_three_steps(y, protocol, method):
     ],
 )
 def test_only_what_was_asked_for_moves(cut, adapt, moving):
-    y = make_small(cut)
+    ynet = make_small(cut)
     method = replace(METHODS["rank+gc"], adapt=adapt)
-    state = after_three_steps(y, PAPER, method)
+    state = after_three_steps(ynet, PAPER, method)
     tensors = {**state.parameters, **state.buffers}
-    own = y.state_dict()
+    own = ynet.state_dict()
     assert {name.rpartition(".")[0] for name in tensors} == moving
     assert not any(torch.equal(value[0], own[name]) for name, value in tensors.items())
 
@@ -122,9 +124,9 @@ def test_only_what_was_asked_for_moves(cut, adapt, moving):
 @pytest.mark.parametrize("cut, adapt", [("resnet", ("bn",)), ("transformer", ("bn", "ln", "cls"))])
 @pytest.mark.parametrize("method", LOSSES)
 def test_episodes_at_once_equal_episodes_alone(cut, adapt, method):
-    y = make_small(cut)
+    ynet = make_small(cut)
     batches = [make_batch(8, 1), make_batch(8, 2), make_batch(5, 3)]
-    adapter = Adapter(y, PAPER, replace(METHODS[method], adapt=adapt))
+    adapter = Adapter(ynet, PAPER, replace(METHODS[method], adapt=adapt))
     alone = [adapter([batch])[0] for batch in batches]
     for at_once in ([*adapter(batches[:2]), *adapter(batches[2:])], adapter(batches)):
         for one, other in zip(alone, at_once):
@@ -165,8 +167,8 @@ def test_a_source_that_is_not_finite_is_the_users_mistake(small):
         Adapter(small, PAPER, METHODS["source"])([make_batch(2, 0)])
 
 
-def running_after(y, protocol, method="rank+gc"):
-    return after_three_steps(y, protocol, METHODS[method]).buffers["network.trunk.1.running_mean"][0]
+def running_after(ynet, protocol, method="rank+gc"):
+    return after_three_steps(ynet, protocol, METHODS[method]).buffers["network.trunk.1.running_mean"][0]
 
 
 def test_which_passes_move_the_running_statistics(small):
@@ -175,7 +177,9 @@ def test_which_passes_move_the_running_statistics(small):
     clean = normalised(make_batch(8, 1).clean)
     mean = conv(clean).mean((0, 2, 3))
     start = bn.running_mean
-    torch.testing.assert_close(running_after(small, replace(PAPER, running_from="none")), start, rtol=0, atol=0)
+    torch.testing.assert_close(
+        running_after(small, replace(PAPER, running_from="none")), start, rtol=0, atol=0
+    )
     only_clean = start * 0.9**3 + mean * (1 - 0.9**3)
     torch.testing.assert_close(running_after(small, replace(PAPER, running_from="clean")), only_clean)
     torch.testing.assert_close(running_after(small, PAPER, "gc"), only_clean)
@@ -188,7 +192,9 @@ def test_which_passes_move_the_running_statistics(small):
         for x in passes * 3:
             expected = 0.9 * expected + 0.1 * conv(x).mean((0, 2, 3))
         torch.testing.assert_close(running_after(small, PAPER, method), expected)
-    torch.testing.assert_close(running_after(small, replace(PAPER, running_from="clean"), "contrastive"), only_clean)
+    torch.testing.assert_close(
+        running_after(small, replace(PAPER, running_from="clean"), "contrastive"), only_clean
+    )
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 2], [2, 0, 1, 2], [2], []])
@@ -208,7 +214,9 @@ def test_an_answer_from_batch_statistics_ignores_the_running_ones(small):
     moved = Adapter(small, protocol, METHODS["rank+gc"])([make_batch(8, 1)])[0]
     still = Adapter(small, replace(protocol, running_from="none"), METHODS["rank+gc"])([make_batch(8, 1)])[0]
     assert torch.equal(moved.adapted, still.adapted)
-    assert not torch.allclose(moved.adapted, Adapter(small, PAPER, METHODS["rank+gc"])([make_batch(8, 1)])[0].adapted)
+    assert not torch.allclose(
+        moved.adapted, Adapter(small, PAPER, METHODS["rank+gc"])([make_batch(8, 1)])[0].adapted
+    )
 
 
 def test_leaked_state_makes_an_episode_depend_on_the_one_before(small):
@@ -222,19 +230,23 @@ def test_leaked_state_makes_an_episode_depend_on_the_one_before(small):
     poisoned = make_batch(8, 3)
     poisoned.pairs[:, 0] = float("nan")
     assert leaking([poisoned])[0].fell_back
-    assert torch.equal(leaking([make_batch(8, 1)])[0].adapted, first.adapted)  # what leaked was broken, so it is dropped
+    assert torch.equal(
+        leaking([make_batch(8, 1)])[0].adapted, first.adapted
+    )  # what leaked was broken, so it is dropped
 
 
 def states(adapter, batch):
     """What adapts and what BN keeps, of a lone episode at the start and after each step."""
-    images = together(adapter.y, [batch])
-    source = consult(adapter.y, images, adapter.protocol, choose=True)
+    images = stack_batches(adapter.ynet, [batch])
+    source = score_source(adapter.ynet, images, adapter.protocol, choose=True)
     steps = adapter.steps(images, source, adapter.groups(images, source), adapter.method.niter)
     return [{n: v.detach().clone() for n, v in (*s.parameters.items(), *s.buffers.items())} for s, _ in steps]
 
 
 def assert_equal(state, other):
-    assert state.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in state.items())
+    assert state.keys() == other.keys() and all(
+        torch.equal(value, other[name]) for name, value in state.items()
+    )
 
 
 def test_online_goes_on_from_batch_to_batch(small):
@@ -252,11 +264,16 @@ def test_online_goes_on_from_batch_to_batch(small):
 
 @pytest.mark.parametrize("protocol", [PAPER, RELEASED])
 def test_online_starts_as_rank_gc_and_anew_after_a_broken_batch(small, protocol):
-    online, rank_gc = Adapter(small, protocol, METHODS["online"]), Adapter(small, protocol, METHODS["rank+gc"])
+    online, rank_gc = (
+        Adapter(small, protocol, METHODS["online"]),
+        Adapter(small, protocol, METHODS["rank+gc"]),
+    )
     first, second, third = (make_batch(8, seed) for seed in (1, 2, 3))
     assert torch.equal(online([first])[0].adapted, rank_gc([first])[0].adapted)
     outcome, reset = online([second])[0], rank_gc([second])[0]
-    assert torch.equal(outcome.source, reset.source) and torch.equal(outcome.choice, reset.choice)  # still the source's
+    assert torch.equal(outcome.source, reset.source) and torch.equal(
+        outcome.choice, reset.choice
+    )  # still the source's
     assert not torch.allclose(outcome.adapted, reset.adapted, rtol=1e-3)
     with pytest.raises(ValueError, match="cannot run at once"):
         online([first, second])
@@ -272,14 +289,19 @@ def test_contrast_pairs_the_clean_view_with_its_second(small, method, kind):
     batch = make_batch(8, 1)
     (outcome,) = Adapter(small, PAPER, replace(METHODS[method], niter=20))([batch])
     trunk = copy.deepcopy(small).network.trunk.train()
-    z, second = (torch.sigmoid(small.head(trunk(normalised(x)).mean((2, 3)))) for x in (batch.clean, batch.second_views[kind]))
+    z, second = (
+        torch.sigmoid(small.head(trunk(normalised(x)).mean((2, 3))))
+        for x in (batch.clean, batch.second_views[kind])
+    )
     assert float(outcome.losses[0]) == pytest.approx(float(nt_xent_loss(z, second, 0.1)), rel=1e-12)
     assert (outcome.losses[1:] < outcome.losses[:-1]).all()
 
 
 def test_gradients_accumulate_only_where_the_release_does(small):
     once, twice = (
-        Adapter(small, replace(PAPER, accumulate_gradients=accumulate), METHODS["gc"])([make_batch(8, 1)])[0].losses
+        Adapter(small, replace(PAPER, accumulate_gradients=accumulate), METHODS["gc"])([make_batch(8, 1)])[
+            0
+        ].losses
         for accumulate in (False, True)
     )
     assert torch.equal(once[:2], twice[:2]) and not torch.equal(once[2], twice[2])
@@ -320,20 +342,27 @@ def test_the_head_depends_on_the_seed_alone(small):
 def test_rotation_is_cross_entropy_on_the_unsquashed_projection(small):
     batch = make_batch(8, 1)
     (outcome,) = Adapter(small, PAPER, replace(METHODS["rotation"], niter=1))([batch])
-    turned = torch.stack([torch.rot90(x, int(k), (1, 2)) for x, k in zip(normalised(batch.clean), batch.quarter_turns)])
+    turned = torch.stack(
+        [torch.rot90(x, int(k), (1, 2)) for x, k in zip(normalised(batch.clean), batch.quarter_turns)]
+    )
     features = copy.deepcopy(small).network.trunk.train()(turned).mean((2, 3))
     expected = F.cross_entropy(small.classifier(small.head(features)), batch.quarter_turns)
     assert float(outcome.losses[0]) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_blurred_images_may_be_pseudo_labelled_with_the_clean_images_further_scales(small):
-    """With a network that adds the mean of its further scales, those of the blurred images must be the clean image's."""
+    """With a network that adds the mean of its further scales, those of the blurred images must be the clean
+    image's."""
     first_scale = small.network.forward
-    small.network.forward = lambda x, others=None: first_scale(x) + (x if others is None else others).mean((1, 2, 3))
+    small.network.forward = lambda x, others=None: (
+        first_scale(x) + (x if others is None else others).mean((1, 2, 3))
+    )
     batch = make_batch(8, 1)
     blur = normalised(batch.pairs[TYPES.index("blur")])
     with_own, with_clean = (
-        consult(small, together(small, [batch]), replace(PAPER, blur_first_scale_only=flag), choose=True)
+        score_source(
+            small, stack_batches(small, [batch]), replace(PAPER, blur_first_scale_only=flag), choose=True
+        )
         for flag in (False, True)
     )
     torch.testing.assert_close(with_clean.gaps[:, 2], (first_scale(blur[1]) - first_scale(blur[0])).abs())
@@ -341,7 +370,9 @@ def test_blurred_images_may_be_pseudo_labelled_with_the_clean_images_further_sca
     assert not torch.allclose(with_clean.gaps[:, 2], with_own.gaps[:, 2])
 
 
-@pytest.mark.parametrize("kind, message", [("ln", "no ln to adapt"), ("gn", "no gn to adapt"), ("in", "cannot adapt 'in'")])
+@pytest.mark.parametrize(
+    "kind, message", [("ln", "no ln to adapt"), ("gn", "no gn to adapt"), ("in", "cannot adapt 'in'")]
+)
 def test_nothing_to_adapt_is_the_users_mistake(small, kind, message):
     with pytest.raises(UserError, match=message):
         Adapter(small, PAPER, replace(METHODS["gc"], adapt=(kind,)))

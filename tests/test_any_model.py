@@ -1,4 +1,5 @@
-"""Networks that this project does not know, with random weights: the laws of adaptation on each, and what cannot be adapted."""
+"""Networks that this project does not know, with random weights: the laws of adaptation on each, and what
+cannot be adapted."""
 
 import re
 from dataclasses import replace
@@ -15,8 +16,8 @@ from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FrozenBatchNorm2d
 
-from common.adapter import Adapter, consult, together
-from common.episodes import EpisodeState, inhabit
+from common.adapter import Adapter, score_source, stack_batches
+from common.episodes import EpisodeState, episode_parameters
 from common.protocols import METHODS, PAPER
 from common.system.errors import UserError
 from common.wrap import wrap
@@ -25,25 +26,51 @@ from tests.conftest import make_batch
 
 SIDE = 48
 
-# Maker, where the extractor ends, classes of the layers that adapt, and the normalisation layers that lie after it.
+# Maker, where the extractor ends, classes of the layers that adapt, and the normalisation layers that lie
+# after it.
 NETWORKS = {
-    "torchvision resnet": (lambda: tv.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=1), "layer4", {"BatchNorm2d"}, ()),
-    "torchvision mobilenet_v3": (lambda: tv.mobilenet_v3_small(num_classes=1), "features", {"BatchNorm2d"}, ()),
+    "torchvision resnet": (
+        lambda: tv.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=1),
+        "layer4",
+        {"BatchNorm2d"},
+        (),
+    ),
+    "torchvision mobilenet_v3": (
+        lambda: tv.mobilenet_v3_small(num_classes=1),
+        "features",
+        {"BatchNorm2d"},
+        (),
+    ),
     "torchvision convnext": (
         lambda: tv.ConvNeXt([CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 2)], num_classes=1),
         "features",
         {"LayerNorm", "LayerNorm2d"},
         ("classifier.0",),
     ),
-    "torchvision vit": (lambda: tv.VisionTransformer(SIDE, 16, 2, 4, 32, 64, num_classes=1), "encoder", {"LayerNorm"}, ()),
+    "torchvision vit": (
+        lambda: tv.VisionTransformer(SIDE, 16, 2, 4, 32, 64, num_classes=1),
+        "encoder",
+        {"LayerNorm"},
+        (),
+    ),
     "torchvision swin": (
         lambda: tv.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], num_classes=1),
         "features",
         {"LayerNorm"},
         ("norm",),
     ),
-    "timm resnet": (lambda: timm.create_model("resnet10t", num_classes=1), "layer4.0.act2", {"BatchNorm2d"}, ()),
-    "timm efficientnet": (lambda: timm.create_model("tinynet_e", num_classes=1), "bn2", {"BatchNormAct2d"}, ()),
+    "timm resnet": (
+        lambda: timm.create_model("resnet10t", num_classes=1),
+        "layer4.0.act2",
+        {"BatchNorm2d"},
+        (),
+    ),
+    "timm efficientnet": (
+        lambda: timm.create_model("tinynet_e", num_classes=1),
+        "bn2",
+        {"BatchNormAct2d"},
+        (),
+    ),
     "timm vit": (
         lambda: timm.create_model("vit_tiny_patch16_224", img_size=SIDE, depth=3, num_classes=1),
         "blocks.2",
@@ -52,7 +79,12 @@ NETWORKS = {
     ),
     "timm swin": (
         lambda: timm.create_model(
-            "swin_tiny_patch4_window7_224", img_size=SIDE, window_size=4, embed_dim=24, depths=(1, 2, 1, 1), num_classes=1
+            "swin_tiny_patch4_window7_224",
+            img_size=SIDE,
+            window_size=4,
+            embed_dim=24,
+            depths=(1, 2, 1, 1),
+            num_classes=1,
         ),
         "norm",
         {"LayerNorm"},
@@ -72,7 +104,12 @@ NETWORKS = {
     ),
     "timm vit with RMSNorm": (
         lambda: timm.create_model(
-            "vit_tiny_patch16_224", img_size=SIDE, depth=2, num_classes=1, norm_layer=timm.layers.RmsNorm, global_pool="avg"
+            "vit_tiny_patch16_224",
+            img_size=SIDE,
+            depth=2,
+            num_classes=1,
+            norm_layer=timm.layers.RmsNorm,
+            global_pool="avg",
         ),
         "blocks",
         {"RmsNorm"},
@@ -107,18 +144,22 @@ def test_the_laws_hold(name):
     network = made(make).train()
     untouched = made(make)
     norms = {n for n, m in network.named_modules() if type(m).__name__ in classes}
-    y = wrap(network, features, size=SIDE)
-    assert {part.removeprefix("network.") for part in y.adaptable(y.cut.adapt).layers} == norms - set(after)
-    y.draw_head(0)
-    adapter = Adapter(y, PAPER, replace(METHODS["rank+gc"], niter=1))
+    ynet = wrap(network, features, size=SIDE)
+    assert {part.removeprefix("network.") for part in ynet.adaptable(ynet.cut.adapt).layers} == norms - set(
+        after
+    )
+    ynet.draw_head(0)
+    adapter = Adapter(ynet, PAPER, replace(METHODS["rank+gc"], niter=1))
     batches = [make_batch(4, 1, side=SIDE), make_batch(4, 2, side=SIDE)]
-    images = together(y, batches[:1])
-    source = consult(y, images, PAPER, choose=True)
+    images = stack_batches(ynet, batches[:1])
+    source = score_source(ynet, images, PAPER, choose=True)
     with torch.no_grad():
-        assert torch.equal(source.scores, untouched(images.clean.contiguous(memory_format=torch.channels_last)).squeeze(1))
+        assert torch.equal(
+            source.scores, untouched(images.clean.contiguous(memory_format=torch.channels_last)).squeeze(1)
+        )
 
     *_, (state, _) = adapter.steps(images, source, adapter.groups(images, source), 2)
-    tensors, own = {**state.parameters, **state.buffers}, y.state_dict()
+    tensors, own = {**state.parameters, **state.buffers}, ynet.state_dict()
     assert {key.rpartition(".")[0] for key in tensors} == {f"network.{part}" for part in norms - set(after)}
     assert [key for key, value in tensors.items() if torch.equal(value[0], own[key])] == []
 
@@ -128,7 +169,9 @@ def test_the_laws_hold(name):
         assert not one.fell_back and not torch.allclose(one.adapted, one.source, rtol=1e-5)
     before = untouched.state_dict()
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-    assert not any(m.training or "forward" in vars(m) or m._forward_hooks or m._forward_pre_hooks for m in y.modules())
+    assert not any(
+        m.training or "forward" in vars(m) or m._forward_hooks or m._forward_pre_hooks for m in ynet.modules()
+    )
 
 
 class Plain(nn.Module):
@@ -168,10 +211,10 @@ def with_forward(forward):
 
 def test_the_losses_run_the_network_no_further_than_the_cut():
     network = plain()
-    y = wrap(network, "body.1", size=16)
+    ynet = wrap(network, "body.1", size=16)
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     network.body[2].forward = network.end = lambda x: 1 / 0
-    torch.testing.assert_close(y.features(x), network.body[1](network.body[0](x)).mean((2, 3)))
+    torch.testing.assert_close(ynet.features(x), network.body[1](network.body[0](x)).mean((2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -191,10 +234,10 @@ def test_features_are_pooled(reshape, pool, width):
 
     network = plain(lambda: nn.Sequential(Plain().body, Reshape(), nn.Flatten(), nn.LazyLinear(1)))
     network(torch.zeros(1, 3, 16, 16, dtype=torch.float64))
-    y = wrap(network, "1", size=16)
+    ynet = wrap(network, "1", size=16)
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
-    assert y.cut.width == width
-    torch.testing.assert_close(y.features(x), pool(reshape(network[0](x))))
+    assert ynet.cut.width == width
+    torch.testing.assert_close(ynet.features(x), pool(reshape(network[0](x))))
 
 
 def test_features_of_several_crops_are_averaged():
@@ -203,10 +246,10 @@ def test_features_of_several_crops_are_averaged():
         return net.end(net.body(crops)).view(-1, 2).mean(1)
 
     network = with_forward(forward)
-    y = wrap(network, "body", size=16)
+    ynet = wrap(network, "body", size=16)
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     left, right = (network.body(part).mean((2, 3)) for part in x.chunk(2, dim=3))
-    torch.testing.assert_close(y.features(x), (left + right) / 2)
+    torch.testing.assert_close(ynet.features(x), (left + right) / 2)
 
 
 @pytest.mark.parametrize(
@@ -220,18 +263,18 @@ def test_features_of_several_crops_are_averaged():
 )
 def test_scores_of_any_output(output, score, sign):
     network = with_forward(lambda net, x: output(net.end(net.body(x))))
-    y = wrap(network, "body", score=score, size=16)
+    ynet = wrap(network, "body", score=score, size=16)
     x = torch.rand(3, 3, 16, 16, dtype=torch.float64)
     expected = sign * network.end(network.body(x)).squeeze(1)
     for n in (1, 3):
-        torch.testing.assert_close(y.predict(x[:n]), expected[:n])
+        torch.testing.assert_close(ynet.predict(x[:n]), expected[:n])
 
 
 def test_images_are_normalised_as_the_network_wants():
-    y = wrap(plain(), "body", size=16, mean=(0, 0, 0.5), std=(1, 1, 1 / 255))
+    ynet = wrap(plain(), "body", size=16, mean=(0, 0, 0.5), std=(1, 1, 1 / 255))
     x = torch.rand(2, 3, 4, 4, dtype=torch.float64)
-    torch.testing.assert_close(y.normalised(x)[:, 0], x[:, 0])
-    torch.testing.assert_close(y.normalised(x)[:, 2], (x[:, 2] - 0.5) * 255)
+    torch.testing.assert_close(ynet.normalised(x)[:, 0], x[:, 0])
+    torch.testing.assert_close(ynet.normalised(x)[:, 2], (x[:, 2] - 0.5) * 255)
 
 
 def test_adapting_more_than_the_default():
@@ -240,10 +283,12 @@ def test_adapting_more_than_the_default():
     assert set(both.cut.extractor) == {"body.1", "norm"}
     assert set(both.adaptable(("ln",)).layers) == {"network.norm"}
     vit = made(NETWORKS["timm vit"][0])
-    y = wrap(vit, "norm", adapt=("ln", "cls"), size=SIDE)
-    adaptable = y.adaptable(y.cut.adapt)
+    ynet = wrap(vit, "norm", adapt=("ln", "cls"), size=SIDE)
+    adaptable = ynet.adaptable(ynet.cut.adapt)
     assert set(adaptable.tokens) == {"network.cls_token"} and len(adaptable.layers) == 7
-    (outcome,) = Adapter(y, PAPER, replace(METHODS["gc"], niter=1, adapt=("cls",)))([make_batch(4, 1, side=SIDE)])
+    (outcome,) = Adapter(ynet, PAPER, replace(METHODS["gc"], niter=1, adapt=("cls",)))(
+        [make_batch(4, 1, side=SIDE)]
+    )
     assert not torch.equal(outcome.adapted, outcome.source)
 
 
@@ -265,30 +310,32 @@ class Encoder(Plain):
 
 def test_torchs_transformer_adapts_without_gradients_too():
     """Without them it has a faster way, past the layers' own forward, and an answer would be the source's."""
-    y = wrap(plain(Encoder), "norm", size=16)
-    adaptable = y.adaptable(y.cut.adapt)
+    ynet = wrap(plain(Encoder), "norm", size=16)
+    adaptable = ynet.adaptable(ynet.cut.adapt)
     state = EpisodeState.from_source(adaptable, [2])
     for parameter in state.parameters.values():
         parameter.data.add_(0.5)
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
-    with inhabit(y, adaptable, state, False, lambda _: 0.0):
+    with episode_parameters(ynet, adaptable, state, False, lambda _: 0.0):
         with torch.no_grad():
-            without = y.predict(x)
-        torch.testing.assert_close(without, y.predict(x))
-    assert not torch.allclose(without, y.predict(x), rtol=1e-3)
+            without = ynet.predict(x)
+        torch.testing.assert_close(without, ynet.predict(x))
+    assert not torch.allclose(without, ynet.predict(x), rtol=1e-3)
 
 
 def test_a_network_without_batch_normalisation_has_no_statistics():
-    y = wrap(made(NETWORKS["timm convnext"][0]), "stages", size=SIDE)
+    ynet = wrap(made(NETWORKS["timm convnext"][0]), "stages", size=SIDE)
     batch = make_batch(4, 1, side=SIDE)
     method = replace(METHODS["gc"], niter=1)
     one, other = (
-        Adapter(y, replace(PAPER, **change), method)([batch])[0].adapted
+        Adapter(ynet, replace(PAPER, **change), method)([batch])[0].adapted
         for change in ({}, {"running_from": "none", "answer_from": "batch"})
     )
     assert torch.equal(one, other)
-    with pytest.raises(UserError, match="bn-stats moves the statistics of BN, which is not among what adapts: ln"):
-        Adapter(y, PAPER, METHODS["bn-stats"])
+    with pytest.raises(
+        UserError, match="bn-stats moves the statistics of BN, which is not among what adapts: ln"
+    ):
+        Adapter(ynet, PAPER, METHODS["bn-stats"])
 
 
 def test_a_layer_norm_of_the_networks_own_adapts():
@@ -300,16 +347,18 @@ def test_a_layer_norm_of_the_networks_own_adapts():
         def forward(self, x):
             return self.weight[:, None, None] * x / x.std(1, keepdim=True)
 
-    network = plain(lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 2), LayerNorm(), nn.ReLU(), nn.Flatten(), nn.Linear(294, 1)))
+    network = plain(
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 2), LayerNorm(), nn.ReLU(), nn.Flatten(), nn.Linear(294, 1))
+    )
     assert wrap(network, "2", size=16).cut.extractor == ("1",)
 
 
 def test_a_metric_of_pyiqa():
     pyiqa = pytest.importorskip("pyiqa")
     metric = pyiqa.create_metric("topiq_nr", device="cpu", pretrained=False, backbone_pretrain=False)
-    y = wrap(metric, "semantic_model.layer4", size=64)
+    ynet = wrap(metric, "semantic_model.layer4", size=64)
     batch = make_batch(4, 1, side=64)
-    (outcome,) = Adapter(y, PAPER, replace(METHODS["gc"], niter=1))([batch])
+    (outcome,) = Adapter(ynet, PAPER, replace(METHODS["gc"], niter=1))([batch])
     torch.testing.assert_close(outcome.source, metric(batch.clean.float()).squeeze(1))
     assert not torch.equal(outcome.adapted, outcome.source)
 
@@ -388,7 +437,11 @@ MISTAKES = {
     "compiled": (compiled, {}, "compiled by torch.compile"),
     "compiled apart": (lambda: torch.compile(plain()), {}, "compiled by torch.compile"),
     "parallel": (lambda: nn.DataParallel(plain()), {}, "inside a DataParallel: give its .module"),
-    "traced": (lambda: torch.jit.trace(plain(), torch.rand(1, 3, 16, 16).double()), {}, "compiled by torch.jit"),
+    "traced": (
+        lambda: torch.jit.trace(plain(), torch.rand(1, 3, 16, 16).double()),
+        {},
+        "compiled by torch.jit",
+    ),
     "no parameters": (lambda: nn.Sequential(nn.AvgPool2d(16)), {}, "has no parameters"),
     "misspelt": (plain, {"features": "boddy"}, "no module 'boddy': did you mean 'body'"),
     "never called": (
@@ -396,7 +449,11 @@ MISTAKES = {
         {},
         "'body' is not called in a forward pass: choose a module that is, such as 'body.1' or 'body.0'",
     ),
-    "called twice": (lambda: with_forward(lambda net, x: net.end(net.body(x) + net.body(x.flip(3)))), {}, "runs 2 times"),
+    "called twice": (
+        lambda: with_forward(lambda net, x: net.end(net.body(x) + net.body(x.flip(3)))),
+        {},
+        "runs 2 times",
+    ),
     "fixed size": (
         lambda: made(NETWORKS["timm vit"][0]),
         {"features": "norm"},
@@ -412,10 +469,22 @@ MISTAKES = {
         {},
         "is a tuple of a tensor (3, 1), a tensor (3, 3, 16, 16), not",
     ),
-    "dict": (lambda: with_forward(lambda net, x: {"mos": net.end(net.body(x)), "z": x}), {}, "is a dict of 'mos', 'z', not"),
-    "wrong score": (plain, {"score": lambda out: out.expand(-1, 2)}, "what score() returns is a tensor (3, 2), not"),
+    "dict": (
+        lambda: with_forward(lambda net, x: {"mos": net.end(net.body(x)), "z": x}),
+        {},
+        "is a dict of 'mos', 'z', not",
+    ),
+    "wrong score": (
+        plain,
+        {"score": lambda out: out.expand(-1, 2)},
+        "what score() returns is a tensor (3, 2), not",
+    ),
     "failing score": (plain, {"score": lambda out: out["mos"]}, "fails (IndexError: "),
-    "one for all": (lambda: with_forward(lambda net, x: net.end(net.body(x)).mean()), {}, "gives 1 scores for 3 images"),
+    "one for all": (
+        lambda: with_forward(lambda net, x: net.end(net.body(x)).mean()),
+        {},
+        "gives 1 scores for 3 images",
+    ),
     "constant": (
         lambda: with_forward(lambda net, x: net.end(net.body(x)) * 0 + 2),
         {},
@@ -423,7 +492,11 @@ MISTAKES = {
     ),
     "not finite": (with_nan, {}, "not finite"),
     "company": (lambda: with_forward(in_company), {}, "a score must depend on its image only"),
-    "tuple of features": (in_pairs, {}, "the output of 'body' for 3 images is a tuple of a tensor (3, 6, 8, 8), a tensor"),
+    "tuple of features": (
+        in_pairs,
+        {},
+        "the output of 'body' for 3 images is a tuple of a tensor (3, 6, 8, 8), a tensor",
+    ),
     "frozen": (
         frozen,
         {},
@@ -441,9 +514,21 @@ MISTAKES = {
     ),
     "no such kind": (plain, {"adapt": ("in",)}, "cannot adapt in: choose from bn, ln, gn, cls"),
     "no class token": (plain, {"adapt": ("cls",)}, "no class token"),
-    "no gradient": (lambda: with_forward(no_grad_body), {}, "no gradient flows from 'body' back to 1 BatchNorm2d (body.1)"),
-    "tokens first": (lambda: plain(lambda: Encoder(batch_first=False)), {"features": "out"}, "images must lie along the first"),
-    "crop by crop": (lambda: plain(Half), {"features": "relu"}, "output of 'relu' for an image changes with the others"),
+    "no gradient": (
+        lambda: with_forward(no_grad_body),
+        {},
+        "no gradient flows from 'body' back to 1 BatchNorm2d (body.1)",
+    ),
+    "tokens first": (
+        lambda: plain(lambda: Encoder(batch_first=False)),
+        {"features": "out"},
+        "images must lie along the first",
+    ),
+    "crop by crop": (
+        lambda: plain(Half),
+        {"features": "relu"},
+        "output of 'relu' for an image changes with the others",
+    ),
     "crops inside": (lambda: plain(Half), {"features": "sum"}, "the images of a batch mix in norm"),
     "std": (plain, {"std": (1, 1)}, "must be three numbers each"),
 }

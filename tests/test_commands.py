@@ -40,7 +40,9 @@ def photographs(tmp_path_factory):
 
 
 def write_labels(folder, names):
-    (folder / "scores.csv").write_text("image_name,MOS\n" + "".join(f"{name},{int(name.split('.')[0])}\n" for name in names))
+    (folder / "scores.csv").write_text(
+        "image_name,MOS\n" + "".join(f"{name},{int(name.split('.')[0])}\n" for name in names)
+    )
 
 
 def cell(photographs, weights, *options):
@@ -63,7 +65,16 @@ def test_a_cell(photographs, weights, tmp_path, capsys):
     result = json.loads((tmp_path / "new/cell.json").read_text())
     rows = read_scores(tmp_path / "new/scores.csv")
     assert len(rows) == 22 and result["n_images"] == 11
-    assert list(rows["0.png", "0"]) == ["image", "type", "mos", "seed", "source_score", "adapted_score", "distortion", "loss_1"]
+    assert list(rows["0.png", "0"]) == [
+        "image",
+        "type",
+        "mos",
+        "seed",
+        "source_score",
+        "adapted_score",
+        "distortion",
+        "loss_1",
+    ]
     assert all(float(row["loss_1"]) > 0 for row in rows.values())
     assert {row["distortion"] for row in rows.values()} <= {"blur", "compression", "noise"}
     assert result["config"]["method"]["niter"] == 1 and len(result["config"]["weights"]["sha256"]) == 64
@@ -79,13 +90,18 @@ def test_a_cell(photographs, weights, tmp_path, capsys):
     assert low <= result["srocc_gain"]["mean"] <= high
     assert result["episodes"] == {"total": 4, "group_loss_left_out": 2, "fell_back_to_source": 0}
     assert "note: 2 of 4 episodes had too few images for the group loss" in printed
-    assert "views are of images smaller than the crop" in printed and f"{result['adapted']['srocc']['mean']:.4f}" in printed
+    assert (
+        "views are of images smaller than the crop" in printed
+        and f"{result['adapted']['srocc']['mean']:.4f}" in printed
+    )
     assert listing == sorted((p.name, p.stat().st_mtime_ns) for p in photographs.iterdir())
 
 
 def test_scores_depend_neither_on_workers_nor_on_the_order_of_files(photographs, weights, tmp_path):
     def run(name, *options):
-        assert reproduce_cell.main(cell(photographs, weights, "--scores", str(tmp_path / name), *options)) == 0
+        assert (
+            reproduce_cell.main(cell(photographs, weights, "--scores", str(tmp_path / name), *options)) == 0
+        )
         return read_scores(tmp_path / name)
 
     first = run("a.csv")
@@ -116,14 +132,20 @@ def test_methods_and_protocols_run(photographs, weights, protocol, options, caps
 def test_cells_that_share_work_equal_cells_alone(photographs):
     images = read(DATASETS["csv"], photographs).photographs
     protocol = replace(PAPER, view=View(size=32))
-    methods = [*METHODS.values(), replace(METHODS["rank"], distortion="blur"), replace(METHODS["rank+gc"], niter=1)]
+    methods = [
+        *METHODS.values(),
+        replace(METHODS["rank"], distortion="blur"),
+        replace(METHODS["rank+gc"], niter=1),
+    ]
     settings = [Setting(protocol, method) for method in methods]
     settings += [Setting(replace(protocol, lr=1e-2), METHODS["gc"])]
     together = run_cells(make_small(), images, settings, seeds=(0, 3), progress=False)
     for setting, scores in zip(settings, together):
         (alone,) = run_cells(make_small(), images, [setting], seeds=(0, 3), progress=False)
         for name in ("source", "adapted", "choice", "losses"):
-            np.testing.assert_array_equal(getattr(scores, name), getattr(alone, name), err_msg=f"{setting.method} {name}")
+            np.testing.assert_array_equal(
+                getattr(scores, name), getattr(alone, name), err_msg=f"{setting.method} {name}"
+            )
     assert not np.array_equal(together[-1].adapted, together[list(METHODS).index("gc")].adapted)
     with pytest.raises(ValueError, match="share views"):
         run_cells(make_small(), images, [settings[0], Setting(PAPER, METHODS["gc"])], seeds=(0,))
@@ -133,7 +155,9 @@ def test_no_label_is_read(photographs):
     images = read(DATASETS["csv"], photographs).photographs
     others = [replace(image, mos=-(image.mos**2)) for image in images]
     setting = Setting(replace(PAPER, view=View(size=32)), METHODS["rank+gc"])
-    (one,), (other,) = (run_cells(make_small(), these, [setting], seeds=[0], progress=False) for these in (images, others))
+    (one,), (other,) = (
+        run_cells(make_small(), these, [setting], seeds=[0], progress=False) for these in (images, others)
+    )
     np.testing.assert_array_equal(one.adapted, other.adapted)
 
 
@@ -196,8 +220,16 @@ def run_script(*command):
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     return subprocess.Popen(
         [sys.executable, "-m", *command],
-        **{"cwd": ROOT, "env": environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs would ignore
+        **{
+            "cwd": ROOT,
+            "env": environment,
+            "text": True,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        },
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # which a shell's background jobs would ignore
     )
 
 
@@ -206,14 +238,18 @@ def test_a_truncated_image_ends_the_command_without_a_traceback(photographs, wei
     for path in photographs.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()[:2000])
-    process = run_script("scripts.reproduce_cell", *cell(tmp_path, weights, "--method", "source", "--workers", workers))
+    process = run_script(
+        "scripts.reproduce_cell", *cell(tmp_path, weights, "--method", "source", "--workers", workers)
+    )
     _, error = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "7.png: cannot be read as an image" in error and "Traceback" not in error
 
 
 def test_an_interrupted_command_leaves_no_half_written_file(photographs, weights, tmp_path):
-    options = cell(photographs, weights, "--seeds", "500", "--workers", "2", "--scores", str(tmp_path / "out/scores.csv"))
+    options = cell(
+        photographs, weights, "--seeds", "500", "--workers", "2", "--scores", str(tmp_path / "out/scores.csv")
+    )
     process = run_script("scripts.reproduce_cell", *options)
     assert "500 seeds" in process.stdout.readline()
     time.sleep(3)  # well into the episodes
@@ -225,7 +261,18 @@ def test_an_interrupted_command_leaves_no_half_written_file(photographs, weights
 
 
 def test_the_benchmark_reports_rates(tmp_path, capsys):
-    options = ["--backbone", "metaiqa", "--device", "cpu", "--episodes", "1", "--batch-size", "4", "--repeats", "1"]
+    options = [
+        "--backbone",
+        "metaiqa",
+        "--device",
+        "cpu",
+        "--episodes",
+        "1",
+        "--batch-size",
+        "4",
+        "--repeats",
+        "1",
+    ]
     assert benchmark.main([*options, "--json", str(tmp_path / "b.json")]) == 0
     (rates,) = json.loads((tmp_path / "b.json").read_text())["rates"]
     expected = rates["adapted_images_per_second"] * 26 / rates["inference_images_per_second"]

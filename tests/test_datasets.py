@@ -1,4 +1,5 @@
-"""Every data set in the layouts that users have, as tiny copies in the published formats: records, traps, and faults."""
+"""Every data set in the layouts that users have, as tiny copies in the published formats: records, traps, and
+faults."""
 
 import json
 import os
@@ -130,14 +131,18 @@ def cid2013(root, flat=False, header="Image set specific  MOS"):
     rows = [("Source_ID", "Device", header, "Realigned MOS", "Sharpness")]
     rows += [(name, 3, *row[1:3], 1.5) for name, row in CID.items()]
     notes = [("CID2013",), ("Source_ID", "what it is")]
-    sheets(root / "CID2013 data - version 12112014.xlsx", About=notes, CID2013__MOS=[*rows, (None, "mean", 44.7)])
+    sheets(
+        root / "CID2013 data - version 12112014.xlsx", About=notes, CID2013__MOS=[*rows, (None, "mean", 44.7)]
+    )
 
 
 def cid2013_ods(root):
     cid2013(root)
     (root / "CID2013 data - version 12112014.xlsx").unlink()
     rows = [(name, *row[1:3]) for name, row in CID.items()]
-    pd.DataFrame(rows, columns=["Source_ID", "Image set specific  MOS", "Realigned MOS"]).to_excel(root / "cid.ods", index=False)
+    pd.DataFrame(rows, columns=["Source_ID", "Image set specific  MOS", "Realigned MOS"]).to_excel(
+        root / "cid.ods", index=False
+    )
 
 
 LIVE_BLOCKS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -154,7 +159,13 @@ LIVE = {
 def live_iqa(root, blur="gblur", length=982, rows=LIVE):
     """The arrays at full length; all that is not in `rows` is a copy of a reference."""
     places = [f"{folder}/img{k}.bmp" for folder, count in LIVE_BLOCKS.items() for k in range(1, count + 1)]
-    images(root, *(name.replace("gblur", blur) for name in rows), "refimgs/bikes.bmp", "refimgs/plane.bmp", "jpeg/img2.bmp")
+    images(
+        root,
+        *(name.replace("gblur", blur) for name in rows),
+        "refimgs/bikes.bmp",
+        "refimgs/plane.bmp",
+        "jpeg/img2.bmp",
+    )
     dmos = np.array([[rows.get(place, (0, ""))[0] for place in places]])
     orgs = np.array([[place not in rows for place in places]], dtype=np.uint8)
     references = [rows.get(place, (0, "plane"))[1] + ".bmp" for place in places]
@@ -179,12 +190,18 @@ def spaq(root, images_in="TestImage", labels="Annotations/MOS and Image attribut
         pd.DataFrame(rows, columns=SPAQ_HEADER).to_csv(root / labels, index=False)
     else:
         sheets(root / labels, Sheet1=[SPAQ_HEADER, *rows])
-    sheets(root / "Annotations/Scene category labels.xlsx", Sheet1=[("Image name", "Animal"), ("00001.jpg", 1)])
+    sheets(
+        root / "Annotations/Scene category labels.xlsx", Sheet1=[("Image name", "Animal"), ("00001.jpg", 1)]
+    )
 
 
 def livec(root):
     names = [f"t{k}.bmp" for k in range(1, 8)] + ["3.bmp", "4.bmp", "1164.JPG"]
-    images(root, *(f"Images/trainingImages/{name}" for name in names[:7]), *(f"Images/{name}" for name in names[7:]))
+    images(
+        root,
+        *(f"Images/trainingImages/{name}" for name in names[:7]),
+        *(f"Images/{name}" for name in names[7:]),
+    )
     (root / "Data").mkdir()
     scores = np.array([[9.0] * 7 + [63.96, 25.3, 92.43]])
     scipy.io.savemat(root / "Data/AllImages_release.mat", {"AllImages_release": cell(names, (10, 1))})
@@ -192,12 +209,19 @@ def livec(root):
     scipy.io.savemat(root / "Data/AllStdDev_release.mat", {"AllStdDev_release": scores})
 
 
-DSLR = {"000_a.png": (30.5, "refs/000.png"), "000_b.png": (70, "refs/000.png"), "001_a.png": (20, "refs/001.png")}
+DSLR = {
+    "000_a.png": (30.5, "refs/000.png"),
+    "000_b.png": (70, "refs/000.png"),
+    "001_a.png": (20, "refs/001.png"),
+}
 
 
 def dslr(root, header="image,score,reference", place="Images/{}"):
     images(root, *(place.format(name) for name in DSLR), "refs/000.png", "refs/001.png")
-    text(root / "MOS_FR.csv", header + "\n" + "".join(f"{name},{row[0]},{row[1]}\n" for name, row in DSLR.items()))
+    text(
+        root / "MOS_FR.csv",
+        header + "\n" + "".join(f"{name},{row[0]},{row[1]}\n" for name, row in DSLR.items()),
+    )
 
 
 def dslr_self_made(root, prefix=""):
@@ -234,7 +258,11 @@ def tid2013(root):
     text(root / "mos_with_names.txt", "".join(f"{score} {name}\n" for name, score in TID.items()), "\r\n")
 
 
-KADID = {"I01_01_01.png": (4.57, "I01.png"), "I01_25_05.png": (1.2, "I01.png"), "I81_25_05.png": (3.27, "I81.png")}
+KADID = {
+    "I01_01_01.png": (4.57, "I01.png"),
+    "I01_25_05.png": (1.2, "I01.png"),
+    "I81_25_05.png": (3.27, "I81.png"),
+}
 
 
 def kadid10k(root, distorted="images", references="images"):
@@ -253,8 +281,12 @@ CSIQ = {
 
 def csiq(root, flat=False):
     images(root, *(f"dst_imgs/{name}" for name in CSIQ), "src_imgs/1600.png", "src_imgs/woman.png")
-    rows = [[None] * 3] * 3 + [[None, None, None, "image", "dst_idx", "dst_type", "dst_lev", "dmos_std", "dmos"]]
-    rows += [[None, None, None, image, 1, kind, level, 0.1, score] for score, image, kind, level in CSIQ.values()]
+    rows = [[None] * 3] * 3 + [
+        [None, None, None, "image", "dst_idx", "dst_type", "dst_lev", "dmos_std", "dmos"]
+    ]
+    rows += [
+        [None, None, None, image, 1, kind, level, 0.1, score] for score, image, kind, level in CSIQ.values()
+    ]
     sheets(root / "csiq.DMOS.xlsx", all_by_distortion=[["image"], [1600]], all_by_image=rows)
 
 
@@ -275,7 +307,9 @@ LAYOUTS = {
         pipal_list,
         pipal_csv,
         lambda root: pipal(root, folder="Dist_Imgs", ending="\n\n"),
-        lambda root: pipal(root / "training", folder="Distortion_{0}/Distortion_{0}", labels="MOS_Scores_train"),
+        lambda root: pipal(
+            root / "training", folder="Distortion_{0}/Distortion_{0}", labels="MOS_Scores_train"
+        ),
         lambda root: pipal(root, folder="Train_Distort_{}", ending=""),
     ],
     "cid2013": [
@@ -284,11 +318,17 @@ LAYOUTS = {
         lambda root: cid2013(root, flat=True),
         lambda root: cid2013(root / "CID2013", header="Image set specific MOS"),
     ],
-    "live_iqa": [live_iqa, lambda root: live_iqa(root / "databaserelease2"), lambda root: live_iqa(root, blur="blur")],
+    "live_iqa": [
+        live_iqa,
+        lambda root: live_iqa(root / "databaserelease2"),
+        lambda root: live_iqa(root, blur="blur"),
+    ],
     "spaq": [
         spaq,
         lambda root: spaq(root, labels="Annotations/MOS and Image attribute scores.csv"),
-        lambda root: spaq(root, images_in="SPAQ zip/TestImage", labels="annotations/MOS_and_Image_attribute_scores.xlsx"),
+        lambda root: spaq(
+            root, images_in="SPAQ zip/TestImage", labels="annotations/MOS_and_Image_attribute_scores.xlsx"
+        ),
     ],
     "livec": [livec, lambda root: livec(root / "ChallengeDB_release" / "ChallengeDB_release")],
     "dslr": [dslr, lambda root: dslr(root, header="0,1,2"), lambda root: dslr(root, place="{}")],
@@ -299,7 +339,11 @@ LAYOUTS = {
 }
 
 RECORDS = {  # key, score with larger = better, group
-    "koniq10k": [("10000.jpg", 60.5, "10000.jpg"), ("10001.jpg", 71.25, "10001.jpg"), ("10002.jpg", 3.91, "10002.jpg")],
+    "koniq10k": [
+        ("10000.jpg", 60.5, "10000.jpg"),
+        ("10001.jpg", 71.25, "10001.jpg"),
+        ("10002.jpg", 3.91, "10002.jpg"),
+    ],
     "pipal": [(name, score, name[:5]) for name, score in PIPAL.items()],
     "cid2013": [(name, row[1], row[3]) for name, row in CID.items()],
     "live_iqa": [(name, -score, group) for name, (score, group) in LIVE.items()],
@@ -317,7 +361,9 @@ def records(reading):
     return [(p.key, p.mos, p.group) for p in reading.photographs]
 
 
-@pytest.mark.parametrize("name, build", [(name, build) for name, builds in LAYOUTS.items() for build in builds])
+@pytest.mark.parametrize(
+    "name, build", [(name, build) for name, builds in LAYOUTS.items() for build in builds]
+)
 def test_every_layout_gives_the_same_records(tmp_path, name, build):
     """Below a data root with other data sets, by any spelling of the folder, and as the root itself."""
     dataset = DATASETS[name]
@@ -339,10 +385,21 @@ def test_subsets_and_counts_are_those_published():
         assert dataset.released in dataset.subsets and "all" in dataset.subsets
     counts = {name: next(iter(dataset.subsets.values())) for name, dataset in DATASETS.items()}
     assert counts == {
-        **{"koniq10k": 10073, "pipal": 23200, "cid2013": 474, "live_iqa": 779, "spaq": 11125, "livec": 1162, "dslr": 1035},
+        **{
+            "koniq10k": 10073,
+            "pipal": 23200,
+            "cid2013": 474,
+            "live_iqa": 779,
+            "spaq": 11125,
+            "livec": 1162,
+            "dslr": 1035,
+        },
         **{"live_fb": 39810, "tid2013": 3000, "kadid10k": 10125, "csiq": 866, "csv": None},
     }
-    assert [name for name, dataset in DATASETS.items() if not dataset.larger_is_better] == ["live_iqa", "csiq"]
+    assert [name for name, dataset in DATASETS.items() if not dataset.larger_is_better] == [
+        "live_iqa",
+        "csiq",
+    ]
     for name, parts in (("cid2013", 6), ("live_iqa", 5), ("pipal", 4), ("koniq10k", 3), ("live_fb", 2)):
         sizes = list(DATASETS[name].subsets.values())
         assert len(sizes) == parts + 1 and sizes[0] == sum(sizes[1:])
@@ -386,7 +443,11 @@ def test_score_columns(tmp_path):
     with pytest.raises(UserError, match="no column 'MOS_zscore'; its columns are image_name, score"):
         read(DATASETS["koniq10k"], tmp_path / "koniq")
     koniq10k_sets(tmp_path / "sets")
-    assert read(DATASETS["koniq10k"], tmp_path / "sets").record()["label_file"].endswith("koniq10k_distributions_sets.csv")
+    assert (
+        read(DATASETS["koniq10k"], tmp_path / "sets")
+        .record()["label_file"]
+        .endswith("koniq10k_distributions_sets.csv")
+    )
     with pytest.raises(UserError, match="not on the 1 to 5 scale"):
         read(DATASETS["koniq10k"], tmp_path / "sets", column="MOS")
 
@@ -403,7 +464,9 @@ def test_missing_images_are_named_or_recorded(tmp_path):
     with pytest.raises(UserError, match="1 of 3 images are nowhere below .*: 00002.jpg; .*--allow-missing"):
         read(DATASETS["spaq"], tmp_path)
     reading = read(DATASETS["spaq"], tmp_path, allow_missing=True)
-    assert [p.key for p in reading.photographs] == ["00001.jpg", "11125.jpg"] and reading.record()["missing"] == 1
+    assert [p.key for p in reading.photographs] == ["00001.jpg", "11125.jpg"] and reading.record()[
+        "missing"
+    ] == 1
     assert reading.notes() == ["1 of 3 images are missing: 00002.jpg"]
 
 
@@ -459,7 +522,9 @@ def test_a_linked_folder_is_followed_and_a_circle_ends(tmp_path):
     (tmp_path / "disk/1024x768/10001.jpg").unlink()
     (tmp_path / "disk/1024x768/10001.jpg").symlink_to(tmp_path / "unplugged")
     reading = survey(DATASETS["koniq10k"], folder_of(DATASETS["koniq10k"], tmp_path / "raw"))
-    assert [p.key for p in reading.photographs] == ["10000.jpg", "10002.jpg"] and reading.missing == ["10001.jpg"]
+    assert [p.key for p in reading.photographs] == ["10000.jpg", "10002.jpg"] and reading.missing == [
+        "10001.jpg"
+    ]
 
 
 def test_images_are_turned_upright(tmp_path):
@@ -480,34 +545,99 @@ def cut(path):
     "name, build, spoil, message",
     [
         ("live_iqa", lambda root: live_iqa(root, length=779), None, "dmos_new has 779 entries, not 982"),
-        ("live_iqa", live_iqa, lambda root: (root / "dmos_realigned.mat").unlink(), "no label file dmos_realigned.mat"),
+        (
+            "live_iqa",
+            live_iqa,
+            lambda root: (root / "dmos_realigned.mat").unlink(),
+            "no label file dmos_realigned.mat",
+        ),
         (
             "live_iqa",
             live_iqa,
             lambda root: shutil.copy(root / "dmos.mat", root / "dmos_realigned.mat"),
             "no variable 'dmos_new'",
         ),
-        ("livec", livec, lambda root: damage(root / "Data/AllMOS_release.mat"), "cannot be read as a MATLAB file"),
-        ("livec", livec, lambda root: cut(root / "Data/AllMOS_release.mat"), "cannot be read as a MATLAB file"),
-        ("livec", livec, lambda root: (root / "Data/AllImages_release.mat").unlink(), "no label file AllImages_release.mat"),
-        ("cid2013", cid2013, lambda root: damage(next(root.glob("*.xlsx"))), "cannot be read as a spreadsheet"),
+        (
+            "livec",
+            livec,
+            lambda root: damage(root / "Data/AllMOS_release.mat"),
+            "cannot be read as a MATLAB file",
+        ),
+        (
+            "livec",
+            livec,
+            lambda root: cut(root / "Data/AllMOS_release.mat"),
+            "cannot be read as a MATLAB file",
+        ),
+        (
+            "livec",
+            livec,
+            lambda root: (root / "Data/AllImages_release.mat").unlink(),
+            "no label file AllImages_release.mat",
+        ),
+        (
+            "cid2013",
+            cid2013,
+            lambda root: damage(next(root.glob("*.xlsx"))),
+            "cannot be read as a spreadsheet",
+        ),
         ("cid2013", cid2013_ods, lambda root: damage(root / "cid.ods"), "cannot be read as a spreadsheet"),
-        ("cid2013", cid2013, lambda root: sheets(next(root.glob("*.xlsx")), A=[("x",)]), "no sheet has the columns Source_ID"),
-        ("spaq", spaq, lambda root: shutil.rmtree(root / "Annotations"), "no label file MOS and Image attribute scores.xlsx"),
-        ("csiq", csiq_text, lambda root: text(root / "csiq_label.txt", "1600 AWGN 1 0.06\n"), "line 1 has 4 fields, not 2"),
-        ("csiq", csiq_text, lambda root: text(root / "csiq_label.txt", "1600.png 0.06\n"), "'1600.png' is no name of a CSIQ"),
-        ("tid2013", tid2013, lambda root: text(root / "mos_with_names.txt", "I01_01_1.bmp 5\n"), "'5' is no name of a TID2013"),
+        (
+            "cid2013",
+            cid2013,
+            lambda root: sheets(next(root.glob("*.xlsx")), A=[("x",)]),
+            "no sheet has the columns Source_ID",
+        ),
+        (
+            "spaq",
+            spaq,
+            lambda root: shutil.rmtree(root / "Annotations"),
+            "no label file MOS and Image attribute scores.xlsx",
+        ),
+        (
+            "csiq",
+            csiq_text,
+            lambda root: text(root / "csiq_label.txt", "1600 AWGN 1 0.06\n"),
+            "line 1 has 4 fields, not 2",
+        ),
+        (
+            "csiq",
+            csiq_text,
+            lambda root: text(root / "csiq_label.txt", "1600.png 0.06\n"),
+            "'1600.png' is no name of a CSIQ",
+        ),
+        (
+            "tid2013",
+            tid2013,
+            lambda root: text(root / "mos_with_names.txt", "I01_01_1.bmp 5\n"),
+            "'5' is no name of a TID2013",
+        ),
         (
             "tid2013",
             tid2013,
             lambda root: text(root / "mos_with_names.txt", "x I01_01_1.bmp\n"),
             "i01_01_1.bmp is no finite number",
         ),
-        ("kadid10k", kadid10k, lambda root: text(root / "dmos.csv", "dist_img,dmos\nI01_01_01.png,3\n"), "no column 'ref_img'"),
+        (
+            "kadid10k",
+            kadid10k,
+            lambda root: text(root / "dmos.csv", "dist_img,dmos\nI01_01_01.png,3\n"),
+            "no column 'ref_img'",
+        ),
         ("kadid10k", kadid10k, lambda root: text(root / "b/dmos.csv", "other"), "label files that differ"),
         ("dslr", dslr, lambda root: text(root / "MOS_FR.csv", "a,b\nc,1\n"), "2 columns, not three"),
-        ("kadid10k", kadid10k, lambda root: text(root / "dmos.csv", "dist_img,ref_img,dmos\n"), "no label of the subset 'all'"),
-        ("koniq10k", koniq10k, lambda root: shutil.rmtree(root / "1024x768"), "3 of 3 images are nowhere below"),
+        (
+            "kadid10k",
+            kadid10k,
+            lambda root: text(root / "dmos.csv", "dist_img,ref_img,dmos\n"),
+            "no label of the subset 'all'",
+        ),
+        (
+            "koniq10k",
+            koniq10k,
+            lambda root: shutil.rmtree(root / "1024x768"),
+            "3 of 3 images are nowhere below",
+        ),
     ],
 )
 def test_faults_are_explained(tmp_path, name, build, spoil, message):
@@ -520,7 +650,9 @@ def test_faults_are_explained(tmp_path, name, build, spoil, message):
 
 def test_the_folder_of_a_data_set(tmp_path):
     koniq10k(tmp_path / "KonIQ-10k")
-    with pytest.raises(UserError, match="no folder of CSIQ, such as csiq, and no csiq.DMOS.xlsx; get it from https"):
+    with pytest.raises(
+        UserError, match="no folder of CSIQ, such as csiq, and no csiq.DMOS.xlsx; get it from https"
+    ):
         folder_of(DATASETS["csiq"], tmp_path)
     text(tmp_path / "koniq_10k/notes.txt", "")
     with pytest.raises(UserError, match="KonIQ-10k, koniq_10k may all be KonIQ-10k"):
@@ -546,8 +678,14 @@ def test_check_data_reports_all_data_sets(raw, capsys):
         dataset, n = DATASETS[name], len(RECORDS[name])
         cells = re.split(r"\s{2,}", line)
         expected = next(iter(dataset.subsets.values()))
-        assert cells[0] == dataset.title and cells[4:7] == [str(n), str(n), str(expected)] and cells[-2:] == ["0", "0"]
-        assert f"labels {n} of {expected} expected images" in next(row for row in lines if row.startswith(f"{name}: "))
+        assert (
+            cells[0] == dataset.title
+            and cells[4:7] == [str(n), str(n), str(expected)]
+            and cells[-2:] == ["0", "0"]
+        )
+        assert f"labels {n} of {expected} expected images" in next(
+            row for row in lines if row.startswith(f"{name}: ")
+        )
     assert len(lines) == 22  # a row and one problem, the count, for each
     assert re.search("dmos_new, higher is worse, negated +-2.64 to 111.7 ", lines[3])
     assert re.search("dmos, higher is better +1.2 to 4.57 ", lines[9])
@@ -584,7 +722,9 @@ def test_check_data_passes_a_whole_data_set(tmp_path, capsys):
     livec(tmp_path / "livec")
     names = [f"t{k}.bmp" for k in range(1, 8)] + [f"{k}.bmp" for k in range(3, 1165)]
     scores = np.linspace(3.42, 92.43, 1169)[None]
-    scipy.io.savemat(tmp_path / "livec/Data/AllImages_release.mat", {"AllImages_release": cell(names, (1169, 1))})
+    scipy.io.savemat(
+        tmp_path / "livec/Data/AllImages_release.mat", {"AllImages_release": cell(names, (1169, 1))}
+    )
     scipy.io.savemat(tmp_path / "livec/Data/AllMOS_release.mat", {"AllMOS_release": scores})
     for name in names[7:]:
         (tmp_path / "livec/Images" / name).touch()
@@ -594,7 +734,9 @@ def test_check_data_passes_a_whole_data_set(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_readme_has_every_data_set(name):
-    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}`")]
+    rows = [
+        line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}`")
+    ]
     assert len(rows) == 1
     dataset = DATASETS[name]
     for subset, count in dataset.subsets.items():
@@ -603,7 +745,18 @@ def test_the_readme_has_every_data_set(name):
 
 def cell_of(name, root, weights, *options):
     return [
-        *("--backbone", "metaiqa", "--weights", str(weights), "--method", "source", "--seeds", "1", "--device", "cpu"),
+        *(
+            "--backbone",
+            "metaiqa",
+            "--weights",
+            str(weights),
+            "--method",
+            "source",
+            "--seeds",
+            "1",
+            "--device",
+            "cpu",
+        ),
         *("--dataset", name, "--data-root", str(root), "--workers", "0", *options),
     ]
 
@@ -614,23 +767,38 @@ def test_a_cell_of_every_data_set_records_its_data(raw, weights, tmp_path, name)
     result = json.loads((tmp_path / "cell.json").read_text())
     config = result["config"]
     assert result["n_images"] == len(RECORDS[name]) and config["dataset"] == name and config["missing"] == 0
-    assert config["subset"] == next(iter(DATASETS[name].subsets)) and Path(config["label_file"]).is_relative_to(raw)
-    assert config["direction"] == ("higher is worse, negated" if name in ("live_iqa", "csiq") else "higher is better")
+    assert config["subset"] == next(iter(DATASETS[name].subsets)) and Path(
+        config["label_file"]
+    ).is_relative_to(raw)
+    assert config["direction"] == (
+        "higher is worse, negated" if name in ("live_iqa", "csiq") else "higher is better"
+    )
     assert config["resize"] == ([512, 384] if name in ("koniq10k", "cid2013", "spaq") else None)
 
 
 def test_a_cell_with_options(weights, tmp_path, capsys):
     cid2013(tmp_path / "cid")
     (tmp_path / "cid/IS1/co2/IS_I_C02_D14.jpg").unlink()
-    options = ["--score-column", "Realigned MOS", "--json", str(tmp_path / "cell.json"), "--scores", str(tmp_path / "scores.csv")]
+    options = [
+        "--score-column",
+        "Realigned MOS",
+        "--json",
+        str(tmp_path / "cell.json"),
+        "--scores",
+        str(tmp_path / "scores.csv"),
+    ]
     assert reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *options)) == 2
     assert "1 of 5 images are nowhere below" in capsys.readouterr().err
-    assert reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *options, "--allow-missing")) == 0
+    assert (
+        reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *options, "--allow-missing")) == 0
+    )
     assert "note: 1 of 5 images are missing: IS_I_C02_D14" in capsys.readouterr().out
     config = json.loads((tmp_path / "cell.json").read_text())["config"]
     assert config["missing"] == 1 and config["score_column"] == "Realigned MOS" and config["subset"] == "all"
     scores = pd.read_csv(tmp_path / "scores.csv")
-    assert dict(zip(scores["image"], scores["mos"])) == {name: row[2] for name, row in CID.items() if name != "IS_I_C02_D14"}
+    assert dict(zip(scores["image"], scores["mos"])) == {
+        name: row[2] for name, row in CID.items() if name != "IS_I_C02_D14"
+    }
     for wrong, message in (
         (["--subset", "IS7"], "CID2013 has no subset 'IS7': choose from all, IS1"),
         (["--json", str(tmp_path / "cid/cell.json")], "where nothing is written"),

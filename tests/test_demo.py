@@ -39,7 +39,9 @@ def test_the_data_come_out_the_same_every_time(few, tmp_path):
         assert one.name == two.name and np.array_equal(one.image, two.image)
     assert not {v.reference for v in first} & set(make_demo_data.TARGET)
     noisy = [v for v in first if v.kind == "noise"]
-    assert [v.mos for v in noisy[:5]] == sorted((v.mos for v in noisy[:5]), reverse=True) and len({v.mos for v in noisy}) == 10
+    assert [v.mos for v in noisy[:5]] == sorted((v.mos for v in noisy[:5]), reverse=True) and len(
+        {v.mos for v in noisy}
+    ) == 10
 
 
 def test_the_summary_says_what_reproduce_cell_says(shown, tmp_path):
@@ -51,10 +53,27 @@ def test_the_summary_says_what_reproduce_cell_says(shown, tmp_path):
             assert len(found[metric]["values"]) == 2
             assert found[metric]["mean"] == pytest.approx(np.mean(found[metric]["values"]))
             assert found[metric]["std"] == pytest.approx(np.std(found[metric]["values"], ddof=1))
-    cell = ["--backbone", "metaiqa", "--weights", str(demo.WEIGHTS), "--data-root", str(shown / "photographs"), "--seeds", "2"]
-    assert reproduce_cell.main([*cell, "--method", "rank", "--device", "cpu", "--json", str(tmp_path / "cell.json")]) == 0
+    cell = [
+        "--backbone",
+        "metaiqa",
+        "--weights",
+        str(demo.WEIGHTS),
+        "--data-root",
+        str(shown / "photographs"),
+        "--seeds",
+        "2",
+    ]
+    assert (
+        reproduce_cell.main(
+            [*cell, "--method", "rank", "--device", "cpu", "--json", str(tmp_path / "cell.json")]
+        )
+        == 0
+    )
     result = json.loads((tmp_path / "cell.json").read_text())
-    assert result["adapted"]["plcc"] == methods["rank"]["plcc"] and result["source"]["plcc"] == methods["source"]["plcc"]
+    assert (
+        result["adapted"]["plcc"] == methods["rank"]["plcc"]
+        and result["source"]["plcc"] == methods["source"]["plcc"]
+    )
     assert methods["rank"]["plcc"] != methods["source"]["plcc"]
 
 
@@ -76,22 +95,38 @@ def test_the_weights_are_a_network_of_the_card(tmp_path):
     load_weights(network, demo.WEIGHTS)
     assert demo.WEIGHTS.stat().st_size < 30_000_000
     card = demo.WEIGHTS.with_suffix(".md").read_text()
-    assert "python -m scripts.train_source" in card and float(re.search(r"SROCC (\d\.\d+)", card).group(1)) > 0.6
+    assert (
+        "python -m scripts.train_source" in card and float(re.search(r"SROCC (\d\.\d+)", card).group(1)) > 0.6
+    )
     clean, spoilt = (
-        torch.from_numpy(make_demo_data.degrade(image, "noise", severity, np.random.default_rng(0))).permute(2, 0, 1)[None] / 255
+        torch.from_numpy(make_demo_data.degrade(image, "noise", severity, np.random.default_rng(0))).permute(
+            2, 0, 1
+        )[None]
+        / 255
         for image in [make_demo_data.SOURCE["coffee"]()[:224, :224]]
         for severity in (1e-6, 0.08)
     )
-    y = BACKBONES["metaiqa"].wrap(network, BACKBONES["metaiqa"].protocols["paper"])
+    ynet = BACKBONES["metaiqa"].wrap(network, BACKBONES["metaiqa"].protocols["paper"])
     with torch.no_grad():
-        assert y.predict(y.normalised(clean)) > y.predict(y.normalised(spoilt)) + 0.2
+        assert ynet.predict(ynet.normalised(clean)) > ynet.predict(ynet.normalised(spoilt)) + 0.2
 
 
 def test_a_study_compares_like_with_like(shown, tmp_path):
-    options = ["--backbone", "metaiqa", "--weights", str(demo.WEIGHTS), "--data-root", str(shown / "photographs"), "--seeds", "1"]
+    options = [
+        "--backbone",
+        "metaiqa",
+        "--weights",
+        str(demo.WEIGHTS),
+        "--data-root",
+        str(shown / "photographs"),
+        "--seeds",
+        "1",
+    ]
     assert study.main([*options, "--parts", "steps", "head", "--device", "cpu", "--out", str(tmp_path)]) == 0
     rows = {row["name"]: row for row in json.loads((tmp_path / "study.json").read_text())["rows"]}
-    assert rows["0 steps"]["adapted"] == rows["0 steps"]["source"] and rows["0 steps"]["srocc_gain"]["mean"] == 0
+    assert (
+        rows["0 steps"]["adapted"] == rows["0 steps"]["source"] and rows["0 steps"]["srocc_gain"]["mean"] == 0
+    )
     assert rows["released head: logits, 128-d"]["source"] == rows["1 steps"]["source"]
     assert len((tmp_path / "study.md").read_text().splitlines()) == 2 + len(rows)
     assert len(read(DATASET, shown / "photographs").photographs) == 6

@@ -42,7 +42,18 @@ def test_from_download_to_cell(mirror, tmp_path, monkeypatch, capsys, name, buil
     assert download_weights.main([NAME, "--base-url", mirror, "--dest", str(tmp_path / "files")]) == 0
     assert check_data.main([name, "--data-root", str(root), "--decode"]) == 1  # a few images of thousands
     assert "expected" in capsys.readouterr().out
-    options = ["--backbone", "metaiqa", "--dataset", name, "--data-root", str(root), "--weights", NAME, "--device", "cpu"]
+    options = [
+        "--backbone",
+        "metaiqa",
+        "--dataset",
+        name,
+        "--data-root",
+        str(root),
+        "--weights",
+        NAME,
+        "--device",
+        "cpu",
+    ]
     outputs = ["--seeds", "1", "--niter", "1", "--workers", "0", "--json", str(tmp_path / "cell.json")]
     assert reproduce_cell.main([*options, *outputs]) == 0
     config = json.loads((tmp_path / "cell.json").read_text())["config"]

@@ -24,7 +24,11 @@ def pairs_by_hand(z, low, high, tau):  # Eqs. 2-3
             for j in own:
                 if i != j:
                     positive = math.exp(cosine(z[i], z[j]) / tau)
-                    terms.append(-math.log(positive / (positive + sum(math.exp(cosine(z[i], z[k]) / tau) for k in other))))
+                    terms.append(
+                        -math.log(
+                            positive / (positive + sum(math.exp(cosine(z[i], z[k]) / tau) for k in other))
+                        )
+                    )
     return sum(terms) / len(terms)
 
 
@@ -33,7 +37,10 @@ def ratios_by_hand(z, low, high, tau):  # the released classes: one ratio per an
     for own, other in ((low, high), (high, low)):
         for i in own:
             mean = sum(cosine(z[i], z[j]) for j in own if j != i) / (len(own) - 1)
-            ratios.append(math.exp(mean / tau) / (math.exp(mean / tau) + sum(math.exp(cosine(z[i], z[k]) / tau) for k in other)))
+            ratios.append(
+                math.exp(mean / tau)
+                / (math.exp(mean / tau) + sum(math.exp(cosine(z[i], z[k]) / tau) for k in other))
+            )
     return ratios
 
 
@@ -57,7 +64,9 @@ def test_more_groups_sum_over_every_pair_of_groups():
     z = features()
     groups = [[0, 1], [3, 4], [6, 7], [9, 10]]
     expected = sum(pairs_by_hand(z, groups[a], groups[b], 0.1) for a in range(4) for b in range(a + 1, 4))
-    assert float(group_contrastive_loss(z, [torch.tensor(g) for g in groups])) == pytest.approx(expected, rel=1e-12)
+    assert float(group_contrastive_loss(z, [torch.tensor(g) for g in groups])) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_groups_are_evenly_spaced_in_the_order_of_the_scores():
@@ -84,7 +93,9 @@ def test_rank_loss():  # Eqs. 4-6
     def distance(a, b):
         return math.sqrt(sum((float(x) - float(y)) ** 2 for x, y in zip(a, b)))
 
-    terms = [-math.log(1 / (1 + math.exp(distance(z[i], low[i]) - distance(z[i], high[i])))) for i in range(5)]
+    terms = [
+        -math.log(1 / (1 + math.exp(distance(z[i], low[i]) - distance(z[i], high[i])))) for i in range(5)
+    ]
     assert float(rank_loss(z, high, low)) == pytest.approx(sum(terms) / 5, rel=1e-12)
 
 

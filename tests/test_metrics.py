@@ -41,7 +41,9 @@ def test_the_interval_is_the_paired_bootstrap():
     gains = []
     for _ in range(4000):
         draw = rng.integers(len(mos), size=len(mos))
-        gains.append(stats.spearmanr(adapted[draw], mos[draw])[0] - stats.spearmanr(source[draw], mos[draw])[0])
+        gains.append(
+            stats.spearmanr(adapted[draw], mos[draw])[0] - stats.spearmanr(source[draw], mos[draw])[0]
+        )
     expected = np.percentile(gains, [2.5, 97.5])
     assert (low, high) == pytest.approx(tuple(expected), abs=0.015)
     assert low < stats.spearmanr(adapted, mos)[0] - stats.spearmanr(source, mos)[0] < high

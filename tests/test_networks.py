@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.adapter import Adapter, consult, together
+from common.adapter import Adapter, score_source, stack_batches
 from common.protocols import METHODS
 from scripts import verify_reference
 from tests.conftest import make_batch
@@ -68,16 +68,16 @@ def test_transformer_inside_the_extractor(backbone, adapt):
     """Table 6: all that is asked for gets a gradient and moves, at the learning rate."""
     torch.manual_seed(0)
     protocol = replace(BACKBONES[backbone].protocols["paper"], cut="transformer")
-    y = BACKBONES[backbone].wrap(BACKBONES[backbone].network(), protocol)
-    y.draw_head(0)
-    adapter = Adapter(y, protocol, replace(METHODS["gc"], adapt=adapt, niter=1))
-    images = together(y, [make_batch(4, 0, types=(), side=224)], ())
-    source = consult(y, images, protocol, choose=False)
+    ynet = BACKBONES[backbone].wrap(BACKBONES[backbone].network(), protocol)
+    ynet.draw_head(0)
+    adapter = Adapter(ynet, protocol, replace(METHODS["gc"], adapt=adapt, niter=1))
+    images = stack_batches(ynet, [make_batch(4, 0, types=(), side=224)], ())
+    source = score_source(ynet, images, protocol, choose=False)
     *_, (state, _) = adapter.steps(images, source, adapter.groups(images, source), 1)
     kinds = {"bn": "bn", "ln": "norm", "cls": "cls_token"}
     for kind in adapt:
         moved = [
-            float((value[0].detach() - y.state_dict()[name]).abs().max())
+            float((value[0].detach() - ynet.state_dict()[name]).abs().max())
             for name, value in state.parameters.items()
             if kinds[kind] in name.replace("downsample.1", "bn")
         ]

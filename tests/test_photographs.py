@@ -33,7 +33,9 @@ FORMATS = {
     "grey16.png": lambda path: Image.fromarray((GREY * 65535).astype(np.uint16)).save(path),
     "grey16.tif": lambda path: Image.fromarray((GREY * 65535).astype(np.uint16)).save(path),
     "rgb16.png": lambda path: cv2.imwrite(str(path), picture().astype(np.uint16)[..., ::-1] * 257),
-    "rgba.png": lambda path: Image.fromarray(np.dstack((picture(), (GREY * 255).astype(np.uint8)))).save(path),
+    "rgba.png": lambda path: Image.fromarray(np.dstack((picture(), (GREY * 255).astype(np.uint8)))).save(
+        path
+    ),
     "palette.gif": lambda path: Image.fromarray(picture() // 128 * 255).quantize(8).save(path),
     "bitmap.bmp": lambda path: Image.fromarray(picture()).save(path),
     "cmyk.jpg": lambda path: Image.fromarray(picture()).convert("CMYK").save(path, quality=95),
@@ -46,7 +48,9 @@ def test_every_format_becomes_eight_bit_rgb(tmp_path, name):
     FORMATS[name](tmp_path / name)
     image = read_rgb(tmp_path / name)
     assert image.shape == (60, 80, 3) and image.dtype == np.uint8
-    expected = np.repeat((GREY * 255)[..., None], 3, axis=2) if name.startswith("grey") else picture().astype(float)
+    expected = (
+        np.repeat((GREY * 255)[..., None], 3, axis=2) if name.startswith("grey") else picture().astype(float)
+    )
     if name == "palette.gif":
         expected = picture() // 128 * 255.0
     if name == "one_bit.png":
@@ -89,27 +93,44 @@ def by_key(photographs, batches):
 def test_what_an_image_becomes_depends_on_seed_and_key_alone(tmp_path):
     photographs = make_folder(tmp_path / "photos")
     view = View(size=32)
-    reference = by_key(photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 4), workers=0))
+    reference = by_key(
+        photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 4), workers=0)
+    )
     assert set(reference) == {p.key for p in photographs}
     shuffled = photographs[::-1]
     for variant in (
-        by_key(photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 4), workers=2)),
-        by_key(photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 3), workers=0)),
+        by_key(
+            photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 4), workers=2)
+        ),
+        by_key(
+            photographs, load(Views(photographs, 7, view, TYPES), batch_order(photographs, 7, 3), workers=0)
+        ),
         by_key(shuffled, load(Views(shuffled, 7, view, TYPES), batch_order(shuffled, 7, 4), workers=0)),
     ):
         for key, (clean, pairs, turns) in reference.items():
-            assert torch.equal(clean, variant[key][0]) and torch.equal(pairs, variant[key][1]) and turns == variant[key][2]
-    other = by_key(photographs, load(Views(photographs, 8, view, TYPES), batch_order(photographs, 8, 4), workers=0))
+            assert (
+                torch.equal(clean, variant[key][0])
+                and torch.equal(pairs, variant[key][1])
+                and turns == variant[key][2]
+            )
+    other = by_key(
+        photographs, load(Views(photographs, 8, view, TYPES), batch_order(photographs, 8, 4), workers=0)
+    )
     assert any(not torch.equal(reference[key][0], other[key][0]) for key in reference)
     assert [value[2] for value in reference.values()] != [value[2] for value in other.values()]
-    alone = by_key(photographs, load(Views(photographs, 7, view, ("noise",)), batch_order(photographs, 7, 4), workers=0))
+    alone = by_key(
+        photographs, load(Views(photographs, 7, view, ("noise",)), batch_order(photographs, 7, 4), workers=0)
+    )
     assert all(torch.equal(reference[key][1][1], alone[key][1][0]) for key in reference)
 
 
 def second_views(photographs, seed, workers=0, size=32, kinds=SECOND_VIEWS):
-    loaded = load(Views(photographs, seed, View(size), second_views=kinds), batch_order(photographs, seed, 4), workers)
+    loaded = load(
+        Views(photographs, seed, View(size), second_views=kinds), batch_order(photographs, seed, 4), workers
+    )
     return {
-        photographs[index].key: {kind: batch.second_views[kind][n] for kind in kinds} | {"clean": batch.clean[n]}
+        photographs[index].key: {kind: batch.second_views[kind][n] for kind in kinds}
+        | {"clean": batch.clean[n]}
         for batch in loaded
         for n, index in enumerate(batch.indices)
     }
@@ -122,12 +143,18 @@ def test_second_views_depend_on_seed_and_key_alone(tmp_path):
         (second_views(photographs[::-1], 7, workers=2), SECOND_VIEWS),
         (second_views(photographs, 7, kinds=("contrique",)), ("contrique",)),
     ):
-        assert all(torch.equal(reference[key][kind], variant[key][kind]) for key in reference for kind in (*kinds, "clean"))
+        assert all(
+            torch.equal(reference[key][kind], variant[key][kind])
+            for key in reference
+            for kind in (*kinds, "clean")
+        )
     for views in reference.values():
         assert all(float(view.min()) >= 0 and float(view.max()) <= 1 for view in views.values())
         assert not any(torch.equal(a, b) for a, b in combinations(views.values(), 2))
     other = second_views(photographs, 8)
-    assert not any(torch.equal(reference[key][kind], other[key][kind]) for key in reference for kind in SECOND_VIEWS)
+    assert not any(
+        torch.equal(reference[key][kind], other[key][kind]) for key in reference for kind in SECOND_VIEWS
+    )
 
 
 def test_a_contrique_view_is_half_the_photograph_in_colours_of_its_own(monkeypatch):
@@ -183,7 +210,9 @@ def test_a_view_is_one_place_for_every_version():
     image = picture(80, 100)
     place = Placement.draw(View(size=32), None, 0, "a")
     assert np.array_equal(place(255 - image), 255 - place(image))
-    places = {(p.horizontal, p.vertical) for p in (Placement.draw(View(), None, 0, str(i)) for i in range(40))}
+    places = {
+        (p.horizontal, p.vertical) for p in (Placement.draw(View(), None, 0, str(i)) for i in range(40))
+    }
     assert len(places) == 4
     assert np.array_equal(Placement.draw(View(32, "center", ()), None, 0, "a")(image), image[24:56, 34:66])
     assert Placement.draw(View(32, "whole", ()), None, 0, "a")(image).shape == (32, 32, 3)
@@ -196,9 +225,13 @@ def test_small_images_are_scaled_up_and_counted(tmp_path):
     photographs = make_folder(tmp_path / "photos", 3, side=20)
     (batch,) = load(Views(photographs, 0, View(size=32)), batch_order(photographs, 0, 8), workers=0)
     assert batch.clean.shape == (3, 3, 32, 32) and batch.enlarged == 3
-    (whole,) = load(Views(photographs, 0, View(size=32, crop="whole")), batch_order(photographs, 0, 8), workers=0)
+    (whole,) = load(
+        Views(photographs, 0, View(size=32, crop="whole")), batch_order(photographs, 0, 8), workers=0
+    )
     assert whole.enlarged == 3
-    placed = Placement.draw(View(32, "center", ()), None, 0, "a")(picture(16, 6000))  # not 32 x 12,000 in between
+    placed = Placement.draw(View(32, "center", ()), None, 0, "a")(
+        picture(16, 6000)
+    )  # not 32 x 12,000 in between
     assert placed.shape == (32, 32, 3)
 
 
@@ -211,7 +244,9 @@ def test_distortions_of_the_whole_image_come_before_the_crop(tmp_path):
     assert np.array_equal(pairs[0], unit(compress(image, 50)[24:56, 24:56]))
     steps = pairs[2] * 255  # noise of the whole image is an image of 8 bits again
     np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
-    assert np.array_equal(pairs[5], distort(image[24:56, 24:56], "blur", "low", severities, 0, photograph.key))
+    assert np.array_equal(
+        pairs[5], distort(image[24:56, 24:56], "blur", "low", severities, 0, photograph.key)
+    )
 
 
 def test_severities_stay_in_their_ranges_and_high_is_stronger():

@@ -22,9 +22,15 @@ def test_the_examples_run_as_written(tmp_path, part):
     """In a copy of what they read, since they write to results/."""
     for name in ("common", "data", "scripts", "weights", "tres", "musiq", "hyperiqa", "metaiqa"):
         (tmp_path / name).symlink_to(ROOT / name)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     shell = ["bash", "-e", "-c"] if "import" not in part else [sys.executable, "-c"]
-    done = subprocess.run([*shell, block(part)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [*shell, block(part)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     if part == "scripts.score_images":
         assert "12 of 12 images scored" in done.stdout and "best:" in done.stdout
@@ -38,7 +44,9 @@ def test_every_command_of_the_readme_exists():
     for line in "\n".join(text for _, text in BLOCKS).replace("\\\n", " ").splitlines():
         if found := re.match(r"python -m (\S+)([^#]*)", line):
             module, arguments = found.groups()
-            shown = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
+            shown = subprocess.run(
+                [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True
+            )
             assert shown.returncode == 0, module
             for option in re.findall(r"--[\w-]+", arguments):
                 assert option in shown.stdout, (module, option)

@@ -22,7 +22,12 @@ MOS = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
 def entry(place, backbone, dataset, setting, variant=TWO, weights=None):
     """One place of the paper."""
     for one in report.grid(variant):
-        found = (one.place, one.backbone, one.target.dataset, one.setting) == (place, backbone, dataset, setting)
+        found = (one.place, one.backbone, one.target.dataset, one.setting) == (
+            place,
+            backbone,
+            dataset,
+            setting,
+        )
         if found and weights in (None, one.weights):
             return one
     raise LookupError(place)
@@ -54,7 +59,10 @@ def finish(root, cell, srocc, source=(0.5, 0.5), interval=(0.08, 0.14), n=474, a
         side: {"srocc": over(values), "plcc": over([v - 0.1 for v in values])}
         for side, values in (("source", source[: len(cell.seeds)]), ("adapted", srocc))
     }
-    gain = {"mean": sides["adapted"]["srocc"]["mean"] - sides["source"]["srocc"]["mean"], "interval_95": interval}
+    gain = {
+        "mean": sides["adapted"]["srocc"]["mean"] - sides["source"]["srocc"]["mean"],
+        "interval_95": interval,
+    }
     result = {
         "config": {"id": cell.id, **asdict(cell), "data": data, "weights_file": weights},
         "environment": {"commit": "abc", "device": "cpu", "torch": "2.6.0"},
@@ -63,16 +71,31 @@ def finish(root, cell, srocc, source=(0.5, 0.5), interval=(0.08, 0.14), n=474, a
         "srocc_gain": gain,
     }
     (folder / "result.json").write_text(json.dumps(result))
-    (folder / "run.json").write_text(json.dumps({"seconds": 60.0, "images_per_second": 7.9, "finished": "2026-01-01T00:00:00Z"}))
+    (folder / "run.json").write_text(
+        json.dumps({"seconds": 60.0, "images_per_second": 7.9, "finished": "2026-01-01T00:00:00Z"})
+    )
     steps = [f"loss_{step + 1}" for step in range(cell.method.niter)]
     with (folder / "scores.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "type", "mos", "seed", "source_score", "adapted_score", "distortion", *steps])
+        writer.writerow(
+            ["image", "type", "mos", "seed", "source_score", "adapted_score", "distortion", *steps]
+        )
         for row, seed in enumerate(cell.seeds):
             after = MOS if adapted is None else adapted[row]
             for i, name in enumerate(NAMES):
                 losses = [1.0 / (step + 1) for step in range(len(steps))]
-                writer.writerow([name, kinds[i], MOS[i], seed, MOS[i] * (-1) ** i, after[i], "noise" if i % 2 else "", *losses])
+                writer.writerow(
+                    [
+                        name,
+                        kinds[i],
+                        MOS[i],
+                        seed,
+                        MOS[i] * (-1) ** i,
+                        after[i],
+                        "noise" if i % 2 else "",
+                        *losses,
+                    ]
+                )
     return folder
 
 
@@ -121,7 +144,10 @@ def test_a_measured_value_stands_beside_the_published_one(tmp_path):
     lines = ["0.610 ± 0.014", "0.6032 · +0.007 ✓", "▲ +0.110 [+0.080, +0.140]"]
     assert [re.sub("<[^>]+>", "", line) for line in cell.split("</span>")] == [*lines, ""]
     line = next(line for line in markdown.splitlines() if line.startswith("| TReS, TTA-IQA |"))
-    assert line.split(" | ")[5] == "**0.610 ± 0.014**<br>paper 0.6032, +0.007 ✓<br>gain +0.110 [+0.080, +0.140], helped"
+    assert (
+        line.split(" | ")[5]
+        == "**0.610 ± 0.014**<br>paper 0.6032, +0.007 ✓<br>gain +0.110 [+0.080, +0.140], helped"
+    )
     assert line.split(" | ")[1] == "— not run<br>paper 0.6578"
     assert r"& 0.610 $\pm$ 0.014 & 0.510 $\pm$ 0.014 &" in latex and r"& +0.007 * & $-$0.161 &" in latex
     for text in (page, markdown, latex):
@@ -153,7 +179,11 @@ def test_a_failure_is_shown_with_its_reason(tmp_path):
     finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
     fail(root, entry("1", "metaiqa", "pipal", "Rotation").cell, "50% of A_1 & <b>\n#2 ~ {x}^|\\ 漢")
     page, markdown, latex = made(root, tmp_path / "out")
-    assert "failed<sup>a</sup>" in page and "<b>a</b> failed: 50% of A_1 &amp; &lt;b&gt;" in page and "漢" in page
+    assert (
+        "failed<sup>a</sup>" in page
+        and "<b>a</b> failed: 50% of A_1 &amp; &lt;b&gt;" in page
+        and "漢" in page
+    )
     assert "— failed (a)<br>paper 0.3353" in markdown and r"a: failed: 50% of A\_1 &amp; &lt;b>" in markdown
     assert r"a: failed: 50\% of A\_1 \& \textless{}b\textgreater{} \#2 \textasciitilde{} \{x\}" in latex
     assert r"\textasciicircum{}\textbar{}\textbackslash{} ?" in latex and latex.isascii()
@@ -175,7 +205,14 @@ def test_latex_has_as_many_cells_in_each_line_as_columns(tmp_path):
 def test_the_same_results_give_the_same_bytes_and_are_left_alone(tmp_path):
     root = tmp_path / "sweep"
     scores = [[3.0, 1.0, 2.0, 5.0, 4.0, 6.0]] * 2
-    finish(root, entry("1", "tres", "live_iqa", "TTA-IQA").cell, (0.6, 0.62), adapted=scores, kinds=("wn", "jpeg") * 3, n=779)
+    finish(
+        root,
+        entry("1", "tres", "live_iqa", "TTA-IQA").cell,
+        (0.6, 0.62),
+        adapted=scores,
+        kinds=("wn", "jpeg") * 3,
+        n=779,
+    )
     finish(root, entry("fig6", "tres", "cid2013", "niter=2").cell, (0.6, 0.62))
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     first = made(root, tmp_path / "one")
@@ -235,10 +272,17 @@ def test_another_band_of_figure_4_is_found(tmp_path):
 
 def test_figure_5_is_by_type_of_distortion(tmp_path):
     of = entry("fig5", "tres", "live_iqa", "gc")
-    scores = [[1.0, 9.0, 2.0, 8.0, 3.0, 7.0], [1.0, 7.0, 3.0, 8.0, 2.0, 9.0]]  # wn: 1, then 0.5; jpeg: -1, then 1
+    scores = [
+        [1.0, 9.0, 2.0, 8.0, 3.0, 7.0],
+        [1.0, 7.0, 3.0, 8.0, 2.0, 9.0],
+    ]  # wn: 1, then 0.5; jpeg: -1, then 1
     finish(tmp_path, of.cell, (0.1, 0.2), n=6, adapted=scores, kinds=("wn", "jpeg") * 3)
     shown = figures(Sweep(TWO, list(report.grid(TWO)), Results.read(tmp_path)), DATASETS)
-    assert shown[1].rows == [(Head("all types", "6 images"),), (Head("jpeg", "3 images"),), (Head("wn", "3 images"),)]
+    assert shown[1].rows == [
+        (Head("all types", "6 images"),),
+        (Head("jpeg", "3 images"),),
+        (Head("wn", "3 images"),),
+    ]
     assert at(shown, "Figure 5", ("wn",), ("gc",)).measured["mean"] == pytest.approx(0.75)
     assert at(shown, "Figure 5", ("jpeg",), ("gc",)).measured == pytest.approx({"mean": 0.0, "std": 2**0.5})
     assert at(shown, "Figure 5", ("all types",), ("gc",)).measured["mean"] == pytest.approx(0.15)

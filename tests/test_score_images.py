@@ -30,7 +30,18 @@ from scripts import score_images
 from tests.conftest import SmallNet
 
 ROOT = Path(__file__).parent.parent
-MODEL = ["--model", "tests.test_score_images:network", "--features", "trunk", "--size", "32", "--device", "cpu", "--workers", "0"]
+MODEL = [
+    "--model",
+    "tests.test_score_images:network",
+    "--features",
+    "trunk",
+    "--size",
+    "32",
+    "--device",
+    "cpu",
+    "--workers",
+    "0",
+]
 
 
 def network():
@@ -42,7 +53,9 @@ def network():
 def picture(path, mode="RGB", size=(48, 40), **options):
     rng = np.random.default_rng(list(path.name.encode()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize(
+        size, Image.Resampling.BICUBIC
+    )
     coarse.convert(mode).save(path, **options)
 
 
@@ -85,12 +98,25 @@ def test_every_kind_of_file(tmp_path, capsys):
     assert run(folder, tmp_path / "s.csv", "--batch-size", "4") == 1
     rows = {Path(row["image"]).name: row for row in table(tmp_path / "s.csv")}
     bad = {"cut.jpg", "empty.jpg", "text.png", "lost.jpg"}
-    assert set(rows) == bad | {"a.jpg", "b.JPG", "c.png", "d.png", "e.gif", "f.webp", "small.png", "whole.jpg"}
+    assert set(rows) == bad | {
+        "a.jpg",
+        "b.JPG",
+        "c.png",
+        "d.png",
+        "e.gif",
+        "f.webp",
+        "small.png",
+        "whole.jpg",
+    }
     for name, row in rows.items():
         assert (row["source_score"] == "") == (row["adapted_score"] == "") == (name in bad), row
     assert all(rows[name]["notes"] for name in bad) and "no such image" in rows["lost.jpg"]["notes"]
-    assert (rows["small.png"]["width"], rows["small.png"]["height"]) == ("9", "7") and "scaled up" in rows["small.png"]["notes"]
-    assert list(rows) == [Path(row["image"]).name for row in sorted(rows.values(), key=lambda row: row["image"])]
+    assert (rows["small.png"]["width"], rows["small.png"]["height"]) == ("9", "7") and "scaled up" in rows[
+        "small.png"
+    ]["notes"]
+    assert list(rows) == [
+        Path(row["image"]).name for row in sorted(rows.values(), key=lambda row: row["image"])
+    ]
     assert "8 of 12 images" in capsys.readouterr().out
 
 
@@ -100,8 +126,8 @@ def test_scores_are_those_of_a_cell_and_so_are_the_correlations(folder, tmp_path
     assert run(labels, tmp_path / "s.csv", "--json", str(tmp_path / "s.json")) == 0
     photographs = read(DATASET, labels).photographs
     protocol = replace(PAPER, view=View(size=32))
-    y = wrap(network(), "trunk", size=32)
-    (cell,) = run_cells(y, photographs, [Setting(protocol, METHODS["rank+gc"])], seeds=[0], progress=False)
+    ynet = wrap(network(), "trunk", size=32)
+    (cell,) = run_cells(ynet, photographs, [Setting(protocol, METHODS["rank+gc"])], seeds=[0], progress=False)
     rows = table(tmp_path / "s.csv")
     for column, expected in (("source_score", cell.source), ("adapted_score", cell.adapted)):
         assert [float(row[column]) for row in rows] == expected[0].tolist()
@@ -144,7 +170,10 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(folder, tmp_path, caps
     with partial.open("a") as file:
         file.write('{"batch": 9, "ro')
     arguments[1:1] = ["--output"]
-    assert score_images.main([arguments[0], "--output", str(output), *arguments[2:], "--resume", "--seed", "1"]) == 2
+    assert (
+        score_images.main([arguments[0], "--output", str(output), *arguments[2:], "--resume", "--seed", "1"])
+        == 2
+    )
     assert score_images.main([arguments[0], "--output", str(output), *arguments[2:], "--resume"]) == 0
     assert score_images.main([arguments[0], "--output", str(tmp_path / "whole.csv"), *arguments[2:]]) == 0
     assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes() and not partial.exists()
@@ -162,13 +191,21 @@ def test_the_guard_keeps_the_sources_scores(folder, tmp_path, capsys):
     """Above 1 it keeps them all; below -1 none."""
     assert run(folder, tmp_path / "all.csv", "--guard", "1.5") == 0
     rows = table(tmp_path / "all.csv")
-    assert all(row["source_score"] == row["adapted_score"] and "lost the source's order" in row["notes"] for row in rows)
+    assert all(
+        row["source_score"] == row["adapted_score"] and "lost the source's order" in row["notes"]
+        for row in rows
+    )
     assert "in 3 of 3 episodes" in capsys.readouterr().err
     assert run(folder, tmp_path / "few.csv", "--guard", "--batch-size", "2") == 0
     rows = table(tmp_path / "few.csv")
-    assert all(row["source_score"] == row["adapted_score"] and "too few images" in row["notes"] for row in rows)
+    assert all(
+        row["source_score"] == row["adapted_score"] and "too few images" in row["notes"] for row in rows
+    )
     assert run(folder, tmp_path / "none.csv", "--guard", "-1.5") == 0
-    assert all(row["source_score"] != row["adapted_score"] and not row["notes"] for row in table(tmp_path / "none.csv"))
+    assert all(
+        row["source_score"] != row["adapted_score"] and not row["notes"]
+        for row in table(tmp_path / "none.csv")
+    )
     assert "order (SROCC" not in capsys.readouterr().err
 
 
@@ -177,7 +214,9 @@ def test_kept_order():
         scores = (torch.tensor(values, dtype=torch.float64) for values in (source, adapted))
         return kept_order(Outcome(*scores, torch.empty(0), torch.empty(0), False, False))
 
-    assert of([1, 2, 3, 4], [5, 6, 7, 9]) == pytest.approx(1) and of([1, 2, 3, 4], [9, 7, 6, 5]) == pytest.approx(-1)
+    assert of([1, 2, 3, 4], [5, 6, 7, 9]) == pytest.approx(1) and of(
+        [1, 2, 3, 4], [9, 7, 6, 5]
+    ) == pytest.approx(-1)
     assert of([1, 2, 3, 4], [2, 1, 3, 4]) == pytest.approx(0.8) and of([1, 2, 3], [4, 4, 4]) == 0
     assert np.isnan(of([1, 2], [1, 2])) and np.isnan(of([3, 3, 3], [1, 2, 3]))
 
@@ -185,7 +224,9 @@ def test_kept_order():
 def test_best_and_worst(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "s.csv", "--top", "2") == 0
     printed = capsys.readouterr().out
-    ranked = [row["image"] for row in sorted(table(tmp_path / "s.csv"), key=lambda row: float(row["adapted_score"]))]
+    ranked = [
+        row["image"] for row in sorted(table(tmp_path / "s.csv"), key=lambda row: float(row["adapted_score"]))
+    ]
     best, worst = printed.split("worst:")
     assert ranked[-1] in best and ranked[-2] in best and ranked[0] in worst and ranked[1] in worst
 
@@ -206,7 +247,10 @@ def test_best_and_worst(folder, tmp_path, capsys):
         (["--model", ":network"], "package.module:function"),
         (["--model", "timm:create_model"], "without arguments"),
         (["--model", "tests.test_score_images:wrapped", "--features", "trunk"], "wrapped already"),
-        (["--backbone", "metaiqa", "--size", "32", "--weights", "weights/demo/metaiqa.safetensors"], "belong to --model"),
+        (
+            ["--backbone", "metaiqa", "--size", "32", "--weights", "weights/demo/metaiqa.safetensors"],
+            "belong to --model",
+        ),
         ([*MODEL, "--guard", "nan"], "finite"),
         ([*MODEL, "--json", "photos/00.png"], "does not end in .json"),
     ],
@@ -263,10 +307,15 @@ def test_one_image_and_one_without_a_score(tmp_path):
     ]
     for size in ("1", "8"):
         assert (
-            score_images.main([str(tmp_path / "photos"), "--output", str(tmp_path / "s.csv"), *model, "--batch-size", size]) == 1
+            score_images.main(
+                [str(tmp_path / "photos"), "--output", str(tmp_path / "s.csv"), *model, "--batch-size", size]
+            )
+            == 1
         )
         rows = {Path(row["image"]).name: row for row in table(tmp_path / "s.csv")}
-        assert "not finite" in rows.pop("black.png")["notes"] and all(row["adapted_score"] for row in rows.values())
+        assert "not finite" in rows.pop("black.png")["notes"] and all(
+            row["adapted_score"] for row in rows.values()
+        )
 
 
 def test_several_episodes_at_once_and_loader_processes_change_nothing(folder, tmp_path):
@@ -275,10 +324,16 @@ def test_several_episodes_at_once_and_loader_processes_change_nothing(folder, tm
     for path in paths[4:8]:
         path.write_bytes(b"")
     photographs = [Photograph(path.name, path) for path in paths]
-    batches = list(enumerate([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 7, 11], [12, 13], [14, 15, 16, 17, 18, 19]]))
+    batches = list(
+        enumerate([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 7, 11], [12, 13], [14, 15, 16, 17, 18, 19]])
+    )
     setting = Setting(replace(PAPER, view=View(size=32)), METHODS["rank+gc"])
     found = [
-        list(score_batches(wrapped().double(), photographs, setting, batches, crops=2, at_once=at_once, workers=workers))
+        list(
+            score_batches(
+                wrapped().double(), photographs, setting, batches, crops=2, at_once=at_once, workers=workers
+            )
+        )
         for at_once, workers in ((1, 0), (3, 2))
     ]
     for one, other in zip(*found):
@@ -286,7 +341,9 @@ def test_several_episodes_at_once_and_loader_processes_change_nothing(folder, tm
         for which in ("source", "adapted"):
             a, b = (list(getattr(batch, which).values()) for batch in (one, other))
             np.testing.assert_allclose(a, b, rtol=1e-9)
-    assert not found[0][1].source and set(found[0][1].faults) == {4, 5, 6, 7} and set(found[0][2].faults) == {7}
+    assert (
+        not found[0][1].source and set(found[0][1].faults) == {4, 5, 6, 7} and set(found[0][2].faults) == {7}
+    )
 
 
 def test_an_image_is_the_same_however_it_is_given(folder, tmp_path):
@@ -299,7 +356,11 @@ def test_an_image_is_the_same_however_it_is_given(folder, tmp_path):
     by_folder, _ = score_images.collect([str(folder)])
     by_pattern, _ = score_images.collect([f"{folder}/**/*.png", str(folder)])
     by_list, lists = score_images.collect([str(folder), str(labels)])
-    assert [image.key for image in by_folder] == [image.key for image in by_pattern] == [f"{n:02}.png" for n in range(20)]
+    assert (
+        [image.key for image in by_folder]
+        == [image.key for image in by_pattern]
+        == [f"{n:02}.png" for n in range(20)]
+    )
     assert [image.mos for image in by_list] == list(range(20)) and lists == [labels]
     linked, _ = score_images.collect([str(tmp_path / "more")])
     assert [image.key for image in linked] == [f"linked/{n:02}.png" for n in range(20)] + ["loop.png"]

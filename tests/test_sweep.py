@@ -1,4 +1,5 @@
-"""The paper's grid, and a sweep over it in miniature: shared, resumed after a kill, run twice at once, spoilt and mended."""
+"""The paper's grid, and a sweep over it in miniature: shared, resumed after a kill, run twice at once, spoilt
+and mended."""
 
 import csv
 import json
@@ -68,7 +69,9 @@ def content(results):
 def start(root, results, *more):
     program = [sys.executable, "-m", "tests.miniature", *miniature.options(root, results, *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,8 @@ def test_every_published_value_has_exactly_one_cell():
 
 
 def test_equal_work_is_one_cell():
-    """Table 1's TTA-IQA is Table 2's rank+gc; Table 3's best is its rank; Tables 4 and 5 begin with its gc."""
+    """Table 1's TTA-IQA is Table 2's rank+gc; Table 3's best is its rank; Tables 4 and 5 begin with its
+    gc."""
     where = {}
     for entry in grid():
         where.setdefault((entry.backbone, entry.weights, str(entry.target), entry.cell.id), set()).add(
@@ -147,7 +151,8 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
 
 
 def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkeypatch, capsys):
-    """A score that is changed in a journal comes back in the result; what follows a damaged line is run again."""
+    """A score that is changed in a journal comes back in the result; what follows a damaged line is run
+    again."""
     append, options = Journal.append, miniature.options(root, tmp_path, *SOME)
 
     def interrupted(journal, done):
@@ -171,7 +176,11 @@ def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkey
 def test_a_cell_that_another_sweep_is_at_is_waited_for(root, tmp_path, alone):
     store = Store(tmp_path)
     store.prepare()
-    cell = next(entry.cell for entry in miniature_grid(2) if entry.key == ("1", "tres", "tres-live_fb", "pipal", "Rotation"))
+    cell = next(
+        entry.cell
+        for entry in miniature_grid(2)
+        if entry.key == ("1", "tres", "tres-live_fb", "pipal", "Rotation")
+    )
     with locked(store.lock(f"{cell.id}.0"), wait=False) as free:
         assert free
         process = start(root, tmp_path, *SOME)
@@ -196,18 +205,28 @@ def test_a_result_that_lost_a_file_is_made_again(root, tmp_path, small, capsys):
 
 
 def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
-    """Every table and figure with all four networks, and what the report says of them, beside a report that was looked at."""
+    """Every table and figure with all four networks, and what the report says of them, beside a report that
+    was looked at."""
     assert all_expt.main(miniature.options(root, tmp_path / "results", "--seeds", "2")) == 0
     assert "181 of 181 cells" in capsys.readouterr().out
-    assert report.main([str(tmp_path / "results"), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]) == 0
+    assert (
+        report.main(
+            [str(tmp_path / "results"), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]
+        )
+        == 0
+    )
     made, expected = (path.read_text(encoding="utf-8") for path in (tmp_path / "out/report.md", EXPECTED))
     number = re.compile(r"[-+]?\d+\.\d+")
-    hint = f"if the change is meant, look at {tmp_path / 'out' / 'index.html'}, and copy report.md to {EXPECTED}"
+    hint = (
+        f"if the change is meant, look at {tmp_path / 'out' / 'index.html'}, and copy report.md to {EXPECTED}"
+    )
     assert number.sub("#", made) == number.sub("#", expected), hint
     values = [[float(value) for value in number.findall(text)] for text in (made, expected)]
     assert values[0] == pytest.approx(values[1], abs=0.002), hint
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert page.count("<img") > 20 and page.count("<svg") > 60  # photographs; 16 networks and data sets, four drawings each
+    assert (
+        page.count("<img") > 20 and page.count("<svg") > 60
+    )  # photographs; 16 networks and data sets, four drawings each
 
 
 def test_two_sweeps_at_once_share_the_work(root, tmp_path, alone):
@@ -217,7 +236,11 @@ def test_two_sweeps_at_once_share_the_work(root, tmp_path, alone):
         assert process.returncode == 0, errors
     found = content(tmp_path)
     assert {name: found[name] for name in alone} == alone
-    ended = Counter(re.findall(r"(?m) ([0-9a-f]{16})  ", "".join(path.read_text() for path in tmp_path.glob("logs/*.log"))))
+    ended = Counter(
+        re.findall(
+            r"(?m) ([0-9a-f]{16})  ", "".join(path.read_text() for path in tmp_path.glob("logs/*.log"))
+        )
+    )
     assert set(ended.values()) == {1} and len(ended) == len(found) / 2
 
 
@@ -248,17 +271,24 @@ def test_the_others_go_on_without_a_worker_that_died(root, tmp_path, alone):
 def test_what_is_spoilt_fails_alone_and_can_be_mended(root, tmp_path, small, capsys):
     """An image that cannot be read, and a checkpoint that is not there, among good ones."""
     miniature.build(tmp_path)
-    image, checkpoint = tmp_path / "data/cid2013/IS5/co8/IS_V_C08_D12.jpg", tmp_path / "weights/tres-live_iqa.pth"
+    image, checkpoint = (
+        tmp_path / "data/cid2013/IS5/co8/IS_V_C08_D12.jpg",
+        tmp_path / "weights/tres-live_iqa.pth",
+    )
     saved = image.read_bytes(), checkpoint.read_bytes()
     image.write_bytes(saved[0][:200])
     checkpoint.unlink()
     results = tmp_path / "results"
-    options = miniature.options(tmp_path, results, "--backbones", "tres", "metaiqa", "--tables", "1", "7", "--seeds", "1")
+    options = miniature.options(
+        tmp_path, results, "--backbones", "tres", "metaiqa", "--tables", "1", "7", "--seeds", "1"
+    )
     assert all_expt.main(options) == 1
     printed = capsys.readouterr().out
     failed = [line for line in printed.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 3 + 3 + 8 and "22 of 36 cells" in printed
-    assert all("IS_V_C08_D12.jpg" in line for line in failed if "live_fb on cid2013" in line or "metaiqa" in line)
+    assert all(
+        "IS_V_C08_D12.jpg" in line for line in failed if "live_fb on cid2013" in line or "metaiqa" in line
+    )
     assert all("download_weights tres-live_iqa" in line for line in failed if "tres-live_iqa on" in line)
     good = {path: path.stat().st_mtime_ns for path in results.glob("*/result.json")}
     image.write_bytes(saved[0])
@@ -275,7 +305,9 @@ def test_a_dry_run_on_an_empty_machine(tmp_path, monkeypatch, capsys):
     assert all_expt.main(["--dry-run", "--weights-dir", str(tmp_path / "weights")]) == 0
     printed = capsys.readouterr().out
     assert "222 places, 181 cells, 0 of them done" in printed and printed.count("cannot be run") == 222
-    assert "download_weights tres-live_iqa" in printed and "--data-root" in printed and "4 CPU cores" in printed
+    assert (
+        "download_weights tres-live_iqa" in printed and "--data-root" in printed and "4 CPU cores" in printed
+    )
     assert not list(tmp_path.iterdir())
     assert all_expt.main([]) == 2
     assert "IQA_DATA_ROOT" in capsys.readouterr().err
@@ -286,7 +318,8 @@ def test_a_target_is_a_band_of_dmos_or_a_fixed_few(root):
     band = inputs.images(Target("live_iqa", between=(40.0, 60.0)), None, root / "data").photographs
     assert sorted(-photograph.mos for photograph in band) == [45, 50, 55, 60, 60]
     few, more = (
-        {photograph.key for photograph in inputs.images(Target("live_iqa"), limit, root / "data").photographs} for limit in (3, 7)
+        {photograph.key for photograph in inputs.images(Target("live_iqa"), limit, root / "data").photographs}
+        for limit in (3, 7)
     )
     assert len(few) == 3 and len(more) == 7 and few < more
     with pytest.raises(UserError, match="at least 2"):
@@ -300,21 +333,49 @@ def test_results_do_not_go_into_the_data(root, capsys):
 
 def test_one_cell_beside_the_published_one(root, tmp_path, small, capsys):
     """The command for one cell finds what the sweep finds, and prints what the paper does."""
-    sweep = miniature.options(root, tmp_path, "--backbones", "tres", "--tables", "4", "--datasets", "pipal", "--seeds", "2")
+    sweep = miniature.options(
+        root, tmp_path, "--backbones", "tres", "--tables", "4", "--datasets", "pipal", "--seeds", "2"
+    )
     assert all_expt.main(sweep) == 0
     (entry,) = (entry for entry in grid(2) if entry.key[:1] + entry.key[3:] == ("4", "pipal", "p=0.375"))
     found = json.loads(Store(tmp_path).result(entry.cell).read_text())
     capsys.readouterr()
-    one = ["--table", "4", "--backbone", "tres", "--dataset", "pipal", "--method", "gc", "--p", "0.375", "--seeds", "2"]
-    weights = ["--weights", str(root / "weights/tres-live_fb.pth"), "--data-root", str(root / "data"), "--device", "cpu"]
+    one = [
+        "--table",
+        "4",
+        "--backbone",
+        "tres",
+        "--dataset",
+        "pipal",
+        "--method",
+        "gc",
+        "--p",
+        "0.375",
+        "--seeds",
+        "2",
+    ]
+    weights = [
+        "--weights",
+        str(root / "weights/tres-live_fb.pth"),
+        "--data-root",
+        str(root / "data"),
+        "--device",
+        "cpu",
+    ]
     assert reproduce_cell.main([*one, *weights, "--json", str(tmp_path / "one.json")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("SROCC  "))
     measured = json.loads((tmp_path / "one.json").read_text())["adapted"]["srocc"]["mean"]
     assert measured == found["adapted"]["srocc"]["mean"]
     assert "0.4602" in line and f"{measured - 0.4602:+.4f}" in line
-    assert reproduce_cell.main([*one, "--temperature", "1"]) == 2 and "p=0.25, p=0.375, p=0.5" in capsys.readouterr().err
+    assert (
+        reproduce_cell.main([*one, "--temperature", "1"]) == 2
+        and "p=0.25, p=0.375, p=0.5" in capsys.readouterr().err
+    )
     seven = ["--table", "7", "--backbone", "tres", "--dataset"]
-    assert reproduce_cell.main([*seven, "pipal"]) == 2 and "tres-live_fb and tres-live_iqa" in capsys.readouterr().err
+    assert (
+        reproduce_cell.main([*seven, "pipal"]) == 2
+        and "tres-live_fb and tres-live_iqa" in capsys.readouterr().err
+    )
     assert reproduce_cell.main([*seven, "spaq", "--weights", "tres-live_iqa"]) == 2
     assert "tres-live_fb" in capsys.readouterr().err
     for other in (["--batch-size", "4"], ["--subset", "distortion_1"]):

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from common.photographs import Photograph
-from common.runs.training import Progress, Recipe, Trainer, disjoint, predict, quality_loss
+from common.runs.training import Recipe, Trainer, TrainingState, disjoint, predict, quality_loss
 from common.system.errors import UserError
 from common.views import View
 from common.y import YNetwork
@@ -59,8 +59,8 @@ def small_y():
         return YNetwork(SmallNet(), CUTS["resnet"])
 
 
-def trainer(y, photographs, recipe, output=(0.0, 1.0)):
-    return Trainer(y, disjoint(photographs, recipe.seed), recipe, output=output, test_view=View(size=32))
+def trainer(ynet, photographs, recipe, output=(0.0, 1.0)):
+    return Trainer(ynet, disjoint(photographs, recipe.seed), recipe, output=output, test_view=View(size=32))
 
 
 def test_no_two_parts_share_a_group(photographs):
@@ -86,10 +86,10 @@ def test_the_loss_is_least_for_the_right_scores():
 @pytest.mark.parametrize("output", [(0.0, 1.0), (0.5, 0.2)])
 def test_a_network_learns_scores_of_scenes_that_it_never_saw(photographs, output):
     recipe = Recipe(epochs=8, crops=4, batch_size=24, view=View(size=32), lr=1e-2)
-    y = small_y()
-    run = trainer(y, photographs, recipe, output)
+    ynet = small_y()
+    run = trainer(ynet, photographs, recipe, output)
     *_, last = run.epochs()
-    scores = predict(y, run.parts.test, View(size=32), None, 0, 0)
+    scores = predict(ynet, run.parts.test, View(size=32), None, 0, 0)
     mos = np.array([p.mos for p in run.parts.test])
     assert np.corrcoef(scores, mos)[0, 1] > 0.7
     error = run.scale.mean + run.scale.scale * scores - mos
@@ -100,7 +100,14 @@ def test_a_network_learns_scores_of_scenes_that_it_never_saw(photographs, output
 @pytest.mark.parametrize("meta", [False, True])
 def test_training_resumes_bit_for_bit_whatever_the_workers(photographs, tmp_path, meta):
     recipe = Recipe(
-        epochs=3, crops=2, batch_size=8, view=View(size=32), meta=meta, tasks=2, lr=1.0 if meta else 1e-2, inner_lr=1e-2
+        epochs=3,
+        crops=2,
+        batch_size=8,
+        view=View(size=32),
+        meta=meta,
+        tasks=2,
+        lr=1.0 if meta else 1e-2,
+        inner_lr=1e-2,
     )
     whole = small_y()
     *_, last = trainer(whole, photographs, recipe).epochs()
@@ -110,7 +117,7 @@ def test_training_resumes_bit_for_bit_whatever_the_workers(photographs, tmp_path
     resumed = small_y()
     again = trainer(resumed, photographs, recipe)
     again.workers = 2
-    *_, end = again.epochs(Progress(**torch.load(tmp_path / "state.pth", weights_only=True)))
+    *_, end = again.epochs(TrainingState(**torch.load(tmp_path / "state.pth", weights_only=True)))
     assert end.history == last.history and len(end.history) == 3
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
     assert not torch.equal(whole.network.trunk[0].weight, small_y().network.trunk[0].weight)
@@ -118,9 +125,19 @@ def test_training_resumes_bit_for_bit_whatever_the_workers(photographs, tmp_path
 
 def test_meta_learning_moves_all_the_way_to_the_mean_of_its_tasks(photographs):
     """With one task, a step of meta-learning is two steps of Adam on it."""
-    recipe = Recipe(epochs=1, crops=1, batch_size=8, view=View(size=32), meta=True, tasks=1, lr=1.0, inner_lr=1e-2, warmup=0.0)
-    y = small_y()
-    run = trainer(y, photographs, recipe)
+    recipe = Recipe(
+        epochs=1,
+        crops=1,
+        batch_size=8,
+        view=View(size=32),
+        meta=True,
+        tasks=1,
+        lr=1.0,
+        inner_lr=1e-2,
+        warmup=0.0,
+    )
+    ynet = small_y()
+    run = trainer(ynet, photographs, recipe)
     batches = run._task_batches(0, 8)
     kinds = [{run.parts.train[i].kind for i in batch} for batch in batches]
     assert all(len(kind) == 1 for kind in kinds) and kinds[0] == kinds[1]
@@ -136,10 +153,10 @@ def test_meta_learning_moves_all_the_way_to_the_mean_of_its_tasks(photographs):
         other._loss(batch).backward()
         adam.step()
     torch.manual_seed(0)
-    y.network.train()
+    ynet.network.train()
     run._meta_step(loaded, 1.0)
     torch.random.set_rng_state(before)
-    for one, two in zip(y.network.parameters(), by_hand.network.parameters()):
+    for one, two in zip(ynet.network.parameters(), by_hand.network.parameters()):
         torch.testing.assert_close(one, two)
 
 
@@ -159,14 +176,16 @@ def test_types_are_needed_for_meta_learning(photographs):
 def test_every_network_trains_and_resumes(photographs, name):
     backbone = BACKBONES[name]
     protocol = backbone.protocols["paper"]
-    few = [p for p in photographs if p.group in ("scene0", "scene1", "scene2") and p.key.split("_")[2][0] in "05"]
+    few = [
+        p for p in photographs if p.group in ("scene0", "scene1", "scene2") and p.key.split("_")[2][0] in "05"
+    ]
     recipe = Recipe(epochs=2, batch_size=4, view=protocol.view, lr=1e-4)
 
     def fresh():
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            y = backbone.wrap(backbone.network(), protocol)
-        return y, Trainer(y, disjoint(few, 0), recipe, output=backbone.output, test_view=protocol.view)
+            ynet = backbone.wrap(backbone.network(), protocol)
+        return ynet, Trainer(ynet, disjoint(few, 0), recipe, output=backbone.output, test_view=protocol.view)
 
     whole, run = fresh()
     states = []
@@ -190,7 +209,18 @@ def copied(optimiser):
 
 def options(folder, output, *more):
     return [
-        *("--backbone", "metaiqa", "--data-root", str(folder), "--output", str(output), "--device", "cpu", "--workers", "0"),
+        *(
+            "--backbone",
+            "metaiqa",
+            "--data-root",
+            str(folder),
+            "--output",
+            str(output),
+            "--device",
+            "cpu",
+            "--workers",
+            "0",
+        ),
         *("--init", "scratch", "--view-size", "64", "--batch-size", "24", "--epochs", "3", *more),
     ]
 
@@ -220,7 +250,18 @@ def test_a_killed_command_resumes_to_the_same_file(folder, tmp_path, capsys):
     with safe_open(whole, "pt") as file:
         assert float(file.metadata()["score_scale"]) > 0
     result = tmp_path / "cell.json"
-    cell = ["--backbone", "metaiqa", "--data-root", str(folder), "--weights", str(whole), "--method", "source", "--seeds", "1"]
+    cell = [
+        "--backbone",
+        "metaiqa",
+        "--data-root",
+        str(folder),
+        "--weights",
+        str(whole),
+        "--method",
+        "source",
+        "--seeds",
+        "1",
+    ]
     assert reproduce_cell.main([*cell, "--device", "cpu", "--workers", "0", "--json", str(result)]) == 0
     assert json.loads(result.read_text())["n_images"] == 96
 

@@ -1,4 +1,5 @@
-"""Checkpoints: every format as it comes, files that try to run code, and downloads from a server that misbehaves."""
+"""Checkpoints: every format as it comes, files that try to run code, and downloads from a server that
+misbehaves."""
 
 import hashlib
 import json
@@ -31,7 +32,9 @@ from weights.loading import load_weights, read_state_dict
 ROOT = Path(__file__).parent.parent
 FILE = np.random.default_rng(0).bytes(1_000_000)
 OTHER = np.random.default_rng(1).bytes(1_000_000)
-PAGE = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry</body></html>"
+PAGE = (
+    b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry</body></html>"
+)
 
 
 # --- Loading
@@ -60,20 +63,29 @@ def test_state_dicts_as_they_come(small, tmp_path):
     bare = small.state_dict()
     save_file({key: value.contiguous() for key, value in bare.items()}, tmp_path / "bare.safetensors")
     torch.save(bare, tmp_path / "bare.pth", _use_new_zipfile_serialization=False)
-    torch.save({"state_dict": {f"module.{key}": value for key, value in bare.items()}, "epoch": 3}, tmp_path / "parallel.pth")
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in bare.items()}, "epoch": 3},
+        tmp_path / "parallel.pth",
+    )
     for name in ("bare.safetensors", "bare.pth", "parallel.pth"):
         found = read_state_dict(tmp_path / name)
         assert same(dict(sorted(found.items())), dict(sorted(bare.items())))
     optimiser = torch.optim.Adam(small.parameters())
     sum(p.sum() for p in small.parameters()).backward()
     optimiser.step()
-    halves = {"model_backbone_state_dict": {"a": torch.zeros(1)}, "model_transformer_state_dict": {"b": torch.ones(1)}}
-    torch.save({**halves, "epoch": 3, "optimizer_state_dict": optimiser.state_dict()}, tmp_path / "halves.pth")
+    halves = {
+        "model_backbone_state_dict": {"a": torch.zeros(1)},
+        "model_transformer_state_dict": {"b": torch.ones(1)},
+    }
+    torch.save(
+        {**halves, "epoch": 3, "optimizer_state_dict": optimiser.state_dict()}, tmp_path / "halves.pth"
+    )
     assert read_state_dict(tmp_path / "halves.pth").keys() == {"backbone.a", "transformer.b"}
 
 
 class PyiqaHyperNet(nn.Module):
-    """The layers of IQA-PyTorch's HyperNet under its names; no two of the renamed ones have the same shape."""
+    """The layers of IQA-PyTorch's HyperNet under its names; no two of the renamed ones have the same
+    shape."""
 
     def __init__(self):
         super().__init__()
@@ -81,13 +93,24 @@ class PyiqaHyperNet(nn.Module):
         del self.base_model.fc
         wide, narrow, tiles = (256, 512, 1024), (16, 32, 64), (64, 16, 4)
         pools = [nn.Conv2d(w, n, 1, bias=False) for w, n in zip(wide, narrow)]
-        lda = [nn.Sequential(pool, nn.ReLU(), nn.Flatten(), nn.Linear(n * t, 16)) for pool, n, t in zip(pools, narrow, tiles)]
+        lda = [
+            nn.Sequential(pool, nn.ReLU(), nn.Flatten(), nn.Linear(n * t, 16))
+            for pool, n, t in zip(pools, narrow, tiles)
+        ]
         self.lda_modules = nn.ModuleList([*lda, nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(2048, 176))])
         maps = [nn.Conv2d(112, channels, 3) for channels in (512, 128, 32, 8)]
         self.fc_w_modules = nn.ModuleList([*maps, nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(112, 14))])
-        biases = [nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(112, width)) for width in (112, 56, 28, 14, 1)]
+        biases = [
+            nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(112, width)) for width in (112, 56, 28, 14, 1)
+        ]
         self.fc_b_modules = nn.ModuleList(biases)
-        convolutions = (nn.Conv2d(2048, 1024, 1), nn.ReLU(), nn.Conv2d(1024, 512, 1), nn.ReLU(), nn.Conv2d(512, 112, 1))
+        convolutions = (
+            nn.Conv2d(2048, 1024, 1),
+            nn.ReLU(),
+            nn.Conv2d(1024, 512, 1),
+            nn.ReLU(),
+            nn.Conv2d(512, 112, 1),
+        )
         self.conv1 = nn.Sequential(*convolutions)
 
 
@@ -113,7 +136,8 @@ def test_a_whole_module_is_read_without_its_classes(small, tmp_path, zipped, pro
 
 
 def test_metaiqa_as_its_authors_pickled_it(tmp_path, monkeypatch):
-    """PyTorch 0.4.1: every module has a backend that a call brings back, BN has no counter, storages come last."""
+    """PyTorch 0.4.1: every module has a backend that a call brings back, BN has no counter, storages come
+    last."""
     thnn = types.ModuleType("torch.nn.backends.thnn")
     exec("def _get_thnn_function_backend(): raise AssertionError", thnn.__dict__)
     monkeypatch.setitem(sys.modules, "torch.nn.backends.thnn", thnn)
@@ -216,7 +240,11 @@ def test_conversion_keeps_what_is_known(tmp_path, capsys):
     assert convert_weights.main([*command, "--backbone", "metaiqa"]) == 0
     with safe_open(target, "pt") as file:
         kept = file.metadata()
-    assert kept["source_sha256"] == sha256 and kept["source_file"] == "m.pt" and kept["name"] == "metaiqa-tid2013-kadid10k"
+    assert (
+        kept["source_sha256"] == sha256
+        and kept["source_file"] == "m.pt"
+        and kept["name"] == "metaiqa-tid2013-kadid10k"
+    )
     assert json.loads(kept["preprocessing"])["mean"] == [0.485, 0.456, 0.406]
     loaded = MetaIQA()
     load_weights(loaded, target)
@@ -240,7 +268,8 @@ def test_weights_by_name(monkeypatch, tmp_path):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves FILE as the first part of the path says; remembers every request as (behaviour, Range, bytes sent)."""
+    """Serves FILE as the first part of the path says; remembers every request as (behaviour, Range, bytes
+    sent)."""
 
     daemon_threads = True
 
@@ -263,7 +292,17 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(self.record)
         getattr(self, behaviour)(earlier)
 
-    def send(self, content, *, ranges=True, tag='"1"', limit=None, pause=0.0, kind="application/octet-stream", length=True):
+    def send(
+        self,
+        content,
+        *,
+        ranges=True,
+        tag='"1"',
+        limit=None,
+        pause=0.0,
+        kind="application/octet-stream",
+        length=True,
+    ):
         start = 0
         if ranges and self.headers["Range"] and (ranges == "blindly" or self.headers["If-Range"] == tag):
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
@@ -305,7 +344,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send(FILE, ranges="blindly", tag=None, limit=300_000 if earlier < 2 else None)
 
     def changes(self, earlier):
-        self.send(*((OTHER, FILE)[earlier > 0],), tag='"2"' if earlier else '"1"', limit=None if earlier else 300_000)
+        self.send(
+            *((OTHER, FILE)[earlier > 0],),
+            tag='"2"' if earlier else '"1"',
+            limit=None if earlier else 300_000,
+        )
 
     def changes_and_splices(self, earlier):
         tag = '"2"' if earlier else '"1"'
@@ -363,11 +406,20 @@ def server():
 
 @pytest.fixture
 def arguments(server, tmp_path, monkeypatch):
-    """arguments("page", "good", ...): the command that downloads x, whose sources behave in these ways, in this order."""
+    """arguments("page", "good", ...): the command that downloads x, whose sources behave in these ways, in
+    this order."""
     monkeypatch.delenv("TTA_IQA_WEIGHTS_URL", raising=False)
 
     def made(*behaviours, known=True):
-        entry = {"name": "x", "file": "x.pth", "backbone": "tres", "source_data": "", "used_for": "", "licence": "", "note": ""}
+        entry = {
+            "name": "x",
+            "file": "x.pth",
+            "backbone": "tres",
+            "source_data": "",
+            "used_for": "",
+            "licence": "",
+            "note": "",
+        }
         entry |= {"preprocessing": {}, "constructor": {}, "size": None, "sha256": None}
         if known:
             entry |= {"size": len(FILE), "sha256": hashlib.sha256(FILE).hexdigest()}
@@ -391,7 +443,10 @@ def test_a_download_is_recorded_and_not_repeated(server, arguments, tmp_path, ca
     command = arguments("good", known=False)
     assert download_weights.main(command) == 0 and arrived(tmp_path)
     recorded = json.loads((tmp_path / "files/lock.json").read_text())["x"]
-    assert recorded["sha256"] == hashlib.sha256(FILE).hexdigest() and recorded["sha256"] in capsys.readouterr().out
+    assert (
+        recorded["sha256"] == hashlib.sha256(FILE).hexdigest()
+        and recorded["sha256"] in capsys.readouterr().out
+    )
     assert download_weights.main(command) == 0 and "x: present" in capsys.readouterr().out
     assert len(server.requests) == 1
 
@@ -399,9 +454,15 @@ def test_a_download_is_recorded_and_not_repeated(server, arguments, tmp_path, ca
 def test_a_change_at_the_source_is_noticed(arguments, tmp_path, capsys):
     assert download_weights.main(arguments("good", known=False)) == 0
     (tmp_path / "files/x.pth").write_bytes(OTHER)
-    assert download_weights.main(arguments("good", known=False)) == 1 and "no longer the file" in capsys.readouterr().out
+    assert (
+        download_weights.main(arguments("good", known=False)) == 1
+        and "no longer the file" in capsys.readouterr().out
+    )
     (tmp_path / "files/x.pth").unlink()
-    assert download_weights.main(arguments("other", known=False)) == 1 and "no longer the file" in capsys.readouterr().out
+    assert (
+        download_weights.main(arguments("other", known=False)) == 1
+        and "no longer the file" in capsys.readouterr().out
+    )
     assert left(tmp_path) == ["lock.json"]
 
 
@@ -420,7 +481,9 @@ def test_a_change_at_the_source_is_noticed(arguments, tmp_path, capsys):
         ("busy_for_long", "come back in 86400 s"),
     ],
 )
-def test_a_wrong_answer_is_refused_and_the_next_source_tried(server, arguments, tmp_path, capsys, behaviour, reason):
+def test_a_wrong_answer_is_refused_and_the_next_source_tried(
+    server, arguments, tmp_path, capsys, behaviour, reason
+):
     assert download_weights.main(arguments(behaviour)) == 1
     printed = capsys.readouterr().out
     assert reason in printed and server.url(behaviour) in printed and "--from-file x=PATH" in printed
@@ -465,7 +528,11 @@ def test_a_mirror_comes_first(server, arguments, tmp_path, monkeypatch):
 def test_a_file_from_elsewhere(server, arguments, tmp_path, capsys):
     (tmp_path / "mine").write_bytes(OTHER)
     command = [*arguments("good"), "--from-file", f"x={tmp_path / 'mine'}"]
-    assert download_weights.main(command) == 1 and "has sha256" in capsys.readouterr().out and left(tmp_path) == []
+    assert (
+        download_weights.main(command) == 1
+        and "has sha256" in capsys.readouterr().out
+        and left(tmp_path) == []
+    )
     (tmp_path / "mine").write_bytes(FILE)
     assert download_weights.main(command) == 0 and arrived(tmp_path) and not server.requests
 
@@ -480,7 +547,9 @@ def start(command):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs would ignore
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # which a shell's background jobs would ignore
     )
 
 

@@ -18,7 +18,10 @@ EXPERIMENTS = (
     Experiment("2", MAIN, TABLE_2, WEIGHTS),
     # Which distortions the rank loss compares by.
     Experiment(
-        "3", MAIN, {kind: replace(RANK, distortion=kind) for kind in ("blur", "compression", "noise", "all", "best")}, WEIGHTS
+        "3",
+        MAIN,
+        {kind: replace(RANK, distortion=kind) for kind in ("blur", "compression", "noise", "all", "best")},
+        WEIGHTS,
     ),
     # Size and number of the groups.
     Experiment("4", MAIN, {f"p={p:g}": replace(GC, p=p) for p in (0.25, 0.375, 0.5)}, WEIGHTS),
@@ -27,7 +30,8 @@ EXPERIMENTS = (
     Experiment(
         "6",
         MAIN,
-        {"Baseline": METHODS["source"]} | adapting(**{"BN Only": ("bn",), "LN Only": ("ln",), "BN+LN": ("bn", "ln")}),
+        {"Baseline": METHODS["source"]}
+        | adapting(**{"BN Only": ("bn",), "LN Only": ("ln",), "BN+LN": ("bn", "ln")}),
         WEIGHTS,
         cut="transformer",
     ),
@@ -36,9 +40,21 @@ EXPERIMENTS = (
     Experiment("7", targets("pipal", "cid2013", "koniq10k", "livec"), ENDS, "tres-live_iqa"),
     Experiment("8", targets("dslr"), TABLE_1, WEIGHTS),
     # Where one loss works and the other does not: images of similar quality, and bad ones. Scores are DMOS.
-    Experiment("fig4", [Target("live_iqa", between=(40, 50))], {"Baseline": METHODS["source"], "rank": RANK, "gc": GC}, WEIGHTS),
-    Experiment("fig5", [Target("live_iqa", between=(70, 200))], {"Baseline": METHODS["source"], "rank": RANK, "gc": GC}, WEIGHTS),
-    Experiment("fig6", targets("cid2013"), {f"niter={n}": replace(BOTH, niter=n) for n in range(1, 9)}, WEIGHTS),
+    Experiment(
+        "fig4",
+        [Target("live_iqa", between=(40, 50))],
+        {"Baseline": METHODS["source"], "rank": RANK, "gc": GC},
+        WEIGHTS,
+    ),
+    Experiment(
+        "fig5",
+        [Target("live_iqa", between=(70, 200))],
+        {"Baseline": METHODS["source"], "rank": RANK, "gc": GC},
+        WEIGHTS,
+    ),
+    Experiment(
+        "fig6", targets("cid2013"), {f"niter={n}": replace(BOTH, niter=n) for n in range(1, 9)}, WEIGHTS
+    ),
     Experiment("extra", MAIN, EXTRA, WEIGHTS),
 )
 

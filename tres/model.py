@@ -1,7 +1,8 @@
 """TReS: transformers, relative ranking and self-consistency (Golestaneh et al., WACV 2022).
 
-Original code: https://github.com/isalirezag/TReS. Parameter names and shapes are those of its checkpoints, so they load strictly.
-What differs: the second, mirrored pass is gone (only its training loss read it), and the encoder runs batch first.
+Original code: https://github.com/isalirezag/TReS. Parameter names and shapes are those of its checkpoints, so
+they load strictly. What differs: the second, mirrored pass is gone (only its training loss read it), and the
+encoder runs batch first.
 """
 
 import math
@@ -74,7 +75,8 @@ class Transformer(nn.Module):
 def sine_position(width: int, grid: int) -> Tensor:
     """Sine-cosine code of a (grid x grid) map, (1, grid * grid, width).
 
-    Computed in float32 whatever the network's precision, because the checkpoints were trained with those values.
+    Computed in float32 whatever the network's precision, because the checkpoints were trained with those
+    values.
     """
     steps = torch.arange(1, grid + 1, dtype=torch.float32)
     angle = steps / (steps[-1] + 1e-6) * (2 * math.pi)

@@ -1,7 +1,7 @@
 """Files by HTTP that arrive whole, are what they should be, and are asked for once.
 
-urllib does it: a client library would add a dependency for redirects and proxies, which urllib handles, while resuming,
-waiting and refusing wrong content would be written here all the same.
+urllib does it: a client library would add a dependency for redirects and proxies, which urllib handles, while
+resuming, waiting and refusing wrong content would be written here all the same.
 """
 
 import html
@@ -34,7 +34,8 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone on th
 
 @dataclass(frozen=True)
 class Patience:
-    """tries: attempts in a row without a new byte. wait: seconds before the second one, doubled each time up to longest.
+    """tries: attempts in a row without a new byte. wait: seconds before the second one, doubled each time up
+    to longest.
 
     timeout: seconds of silence after which a connection counts as cut.
     """
@@ -46,7 +47,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DownloadOutcome:
     """state: "present", "downloaded", or "failed"; then reasons has one line per source."""
 
     state: str
@@ -67,11 +68,17 @@ class Passing(Exception):
 
 
 def obtain(
-    entry: Checkpoint, folder: Path, base_url: str | None = None, local: Path | None = None, patience: Patience = Patience()
-) -> Outcome:
-    """One checkpoint into a folder: from a local file, else from base_url/FILE, else from its own addresses in order.
+    entry: Checkpoint,
+    folder: Path,
+    base_url: str | None = None,
+    local: Path | None = None,
+    patience: Patience = Patience(),
+) -> DownloadOutcome:
+    """One checkpoint into a folder: from a local file, else from base_url/FILE, else from its own addresses
+    in order.
 
-    Nothing happens where the file is there and right. Several processes may do this at once: the later ones wait.
+    Nothing happens where the file is there and right. Several processes may do this at once: the later ones
+    wait.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / entry.file
@@ -100,13 +107,14 @@ def obtain(
             os.replace(part, target)
             _notes(part).unlink(missing_ok=True)
             _record(entry, target, sha256, source)
-            return Outcome("downloaded", sha256)
-        return Outcome("failed", reasons=tuple(reasons))
+            return DownloadOutcome("downloaded", sha256)
+        return DownloadOutcome("failed", reasons=tuple(reasons))
 
 
 @contextmanager
 def locked(path: Path, poll: float = 0.2) -> Iterator[None]:
-    """Hold a lock between processes. The system lets go of it when a process ends, however it ends, so none is ever stale."""
+    """Hold a lock between processes. The system lets go of it when a process ends, however it ends, so none
+    is ever stale."""
     with path.open("a+b") as file:
         waiting = False
         while not _try_lock(file):
@@ -128,23 +136,29 @@ def _try_lock(file: BinaryIO) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # of Unix and of Windows; anything else is no lock held elsewhere
+    except (
+        BlockingIOError,
+        PermissionError,
+    ):  # of Unix and of Windows; anything else is no lock held elsewhere
         return False
     return True
 
 
-def _present(entry: Checkpoint, target: Path) -> Outcome:
+def _present(entry: Checkpoint, target: Path) -> DownloadOutcome:
     try:
         sha256 = _verify(entry, target, target.parent)
     except Failed as error:
-        return Outcome("failed", reasons=(f"{target}: {error}; if you do not need it, remove it and start again",))
+        return DownloadOutcome(
+            "failed", reasons=(f"{target}: {error}; if you do not need it, remove it and start again",)
+        )
     if entry.name not in lock(target.parent):
         _record(entry, target, sha256, str(target))
-    return Outcome("present", sha256)
+    return DownloadOutcome("present", sha256)
 
 
 def _verify(entry: Checkpoint, path: Path, folder: Path) -> str:
-    """sha256 of a file that is what the manifest and an earlier download say; else it is removed if it is a partial one."""
+    """sha256 of a file that is what the manifest and an earlier download say; else it is removed if it is a
+    partial one."""
     size, sha256 = path.stat().st_size, file_sha256(path)
     recorded = lock(folder).get(entry.name, {}).get("sha256")
     if size == 0:
@@ -167,7 +181,12 @@ def _verify(entry: Checkpoint, path: Path, folder: Path) -> str:
 def _record(entry: Checkpoint, target: Path, sha256: str, source: str) -> None:
     with locked(target.parent / f".{LOCK}.lock"):
         known = lock(target.parent)
-        known[entry.name] = {"file": entry.file, "size": target.stat().st_size, "sha256": sha256, "source": source}
+        known[entry.name] = {
+            "file": entry.file,
+            "size": target.stat().st_size,
+            "sha256": sha256,
+            "source": source,
+        }
         write_json(target.parent / LOCK, dict(sorted(known.items())))
 
 
@@ -203,7 +222,8 @@ def _download(address: str, part: Path, entry: Checkpoint, patience: Patience) -
 
 
 def _attempt(address: str, part: Path, entry: Checkpoint, timeout: float) -> None:
-    """One connection. It goes on from a partial file only if the server confirms that the file is still the same."""
+    """One connection. It goes on from a partial file only if the server confirms that the file is still the
+    same."""
     offset, notes = _resumable(address, part)
     if offset and offset == notes["total"]:
         return  # ended between its last byte and its name
@@ -214,7 +234,10 @@ def _attempt(address: str, part: Path, entry: Checkpoint, timeout: float) -> Non
         total = _total(response)
         if response.status != 206:
             offset = 0
-        elif _first(response) != offset or (total, _validator(response.headers)) != (notes["total"], notes["validator"]):
+        elif _first(response) != offset or (total, _validator(response.headers)) != (
+            notes["total"],
+            notes["validator"],
+        ):
             part.unlink()
             raise Passing("goes on with another file, or elsewhere in it")
         block = response.read(BLOCK)
@@ -229,7 +252,10 @@ def _attempt(address: str, part: Path, entry: Checkpoint, timeout: float) -> Non
             tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=entry.name, leave=False) as bar,
         ):
             if not offset:
-                write_json(_notes(part), {"address": address, "validator": _validator(response.headers), "total": total})
+                write_json(
+                    _notes(part),
+                    {"address": address, "validator": _validator(response.headers), "total": total},
+                )
             file.seek(offset)
             while block:
                 file.write(block)

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from common.system.errors import UserError
 from weights import module_pickle
 
-WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # under which training code stores a state dict
-SPLIT = {"model_backbone_state_dict": "backbone.", "model_transformer_state_dict": "transformer."}  # two in one file
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "params",
+    "model",
+)  # under which training code stores a state dict
+SPLIT = {
+    "model_backbone_state_dict": "backbone.",
+    "model_transformer_state_dict": "transformer.",
+}  # two in one file
 
 PYIQA_HYPERIQA = {  # IQA-PyTorch builds the same HyperIQA from lists of modules: its prefixes, and the authors'
     "base_model.": "res.",
@@ -27,7 +35,15 @@ PYIQA_HYPERIQA = {  # IQA-PyTorch builds the same HyperIQA from lists of modules
     **{f"fc_b_modules.{i}.2.": f"fc{i + 1}b_fc." for i in range(5)},
 }
 
-UNREADABLE = (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error)
+UNREADABLE = (
+    pickle.UnpicklingError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -42,7 +58,9 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """The same from what was read of the file already; path: what errors call it."""
     own, given = network.state_dict(), dict(state)
     for key in own.keys() - given.keys():
-        if key.endswith("num_batches_tracked"):  # not in files of PyTorch before 0.4.1, and read by nobody here
+        if key.endswith(
+            "num_batches_tracked"
+        ):  # not in files of PyTorch before 0.4.1, and read by nobody here
             given[key] = own[key]
     missing, unknown = own.keys() - given.keys(), given.keys() - own.keys()
     misshapen = [
@@ -58,10 +76,16 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     if not faults and any(value.is_meta for value in given.values()):
         faults = ["its tensors have no data"]
     if faults:
-        raise UserError(f"{path} does not fit this network: {'; '.join(faults)}. Is it a checkpoint of another one?")
-    broken = sorted(key for key, value in given.items() if value.is_floating_point() and not value.isfinite().all())
+        raise UserError(
+            f"{path} does not fit this network: {'; '.join(faults)}. Is it a checkpoint of another one?"
+        )
+    broken = sorted(
+        key for key, value in given.items() if value.is_floating_point() and not value.isfinite().all()
+    )
     if broken:
-        raise UserError(f"{path} holds values that are not finite ({', '.join(broken[:3])}): the file is damaged")
+        raise UserError(
+            f"{path} holds values that are not finite ({', '.join(broken[:3])}): the file is damaged"
+        )
     network.load_state_dict(given)
 
 
@@ -93,10 +117,14 @@ def _content(path: Path) -> object:
 
 def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in SPLIT):
-        content = {prefix + str(key): value for part, prefix in SPLIT.items() for key, value in content[part].items()}
+        content = {
+            prefix + str(key): value for part, prefix in SPLIT.items() for key, value in content[part].items()
+        }
     for _ in WRAPPERS:  # none is wrapped in more of them, and a file may wrap itself
         if isinstance(content, dict):
-            content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
+            content = next(
+                (content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content
+            )
     if not _is_state_dict(content):
         raise UserError(f"{path} holds no state dict: save network.state_dict() of the source network")
     if all(key.startswith("module.") for key in content):  # of nn.DataParallel

@@ -1,4 +1,5 @@
-"""The checkpoints that the project knows (manifest.json), where they come from, and the README that lists them.
+"""The checkpoints that the project knows (manifest.json), where they come from, and the README that lists
+them.
 
 python -m weights.manifest    # writes weights/README.md
 """
@@ -23,9 +24,10 @@ LOCK = "lock.json"  # beside the files: what was downloaded, with sha256
 class Checkpoint:
     """One entry of the manifest.
 
-    backbone: None for a file that no network here reads. size: bytes, None where nobody could tell. sha256: 64 hex digits, the
-    first ones where only those are known (at least 8), or None. constructor: the arguments of the authors' constructor it was
-    trained with, at which the networks here are fixed. addresses: in the order in which they are tried.
+    backbone: None for a file that no network here reads. size: bytes, None where nobody could tell. sha256:
+    64 hex digits, the first ones where only those are known (at least 8), or None. constructor: the arguments
+    of the authors' constructor it was trained with, at which the networks here are fixed. addresses: in the
+    order in which they are tried.
     """
 
     name: str
@@ -45,7 +47,11 @@ class Checkpoint:
         """What should travel with the weights, as safetensors stores it: text to text."""
         fields = ("name", "backbone", "source_data", "licence", "note")
         found = {name: str(getattr(self, name)) for name in fields if getattr(self, name)}
-        return found | {name: json.dumps(getattr(self, name)) for name in ("preprocessing", "constructor") if getattr(self, name)}
+        return found | {
+            name: json.dumps(getattr(self, name))
+            for name in ("preprocessing", "constructor")
+            if getattr(self, name)
+        }
 
 
 def read(path: Path = MANIFEST) -> dict[str, Checkpoint]:
@@ -105,13 +111,19 @@ def lock(folder: Path) -> dict[str, dict]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: {key: entry[key] for key in ("file", "size", "sha256", "source")} for name, entry in found.items()}
+        return {
+            name: {key: entry[key] for key in ("file", "size", "sha256", "source")}
+            for name, entry in found.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged: remove it, and check the files beside it against their source") from None
+        raise UserError(
+            f"{path} is damaged: remove it, and check the files beside it against their source"
+        ) from None
 
 
 def _address(source: Mapping[str, str]) -> str:
-    """The address of a source: that of Google Drive's download, past its question about large files, or one as it stands."""
+    """The address of a source: that of Google Drive's download, past its question about large files, or one
+    as it stands."""
     if "drive" in source:
         return f"https://drive.usercontent.google.com/download?id={source['drive']}&export=download&confirm=t"
     return source["url"]
@@ -141,9 +153,13 @@ def _details(entry: Checkpoint) -> str:
     lines = [f"### {entry.name}", "", f"- File: `weights/files/{entry.file}`"]
     lines += [f"- From: <{page(address)}>" for address in entry.addresses]
     lines.append(f"- Licence: {entry.licence}")
-    lines.append("- Input: " + "; ".join(f"{key} {_shown(value)}" for key, value in entry.preprocessing.items()))
+    lines.append(
+        "- Input: " + "; ".join(f"{key} {_shown(value)}" for key, value in entry.preprocessing.items())
+    )
     if entry.constructor:
-        lines.append("- Constructor: " + ", ".join(f"`{key}={value}`" for key, value in entry.constructor.items()))
+        lines.append(
+            "- Constructor: " + ", ".join(f"`{key}={value}`" for key, value in entry.constructor.items())
+        )
     return "\n".join(lines + ([f"- {entry.note}"] if entry.note else []))
 
 

@@ -1,9 +1,10 @@
 """Checkpoints that pickle a whole nn.Module, read without running anything of theirs.
 
-torch.load(weights_only=True) refuses such files, and in the older format it could not be told otherwise: they announce each
-class of module, with its source code, as an external object. Here every opcode is interpreted by hand, which Python's own
-unpickler does not allow for. A class becomes a name, an instance a bag of attributes; what rebuilds a tensor is done here;
-any other call is refused. Nothing is imported, so nothing of the file can run.
+torch.load(weights_only=True) refuses such files, and in the older format it could not be told otherwise: they
+announce each class of module, with its source code, as an external object. Here every opcode is interpreted
+by hand, which Python's own unpickler does not allow for. A class becomes a name, an instance a bag of
+attributes; what rebuilds a tensor is done here; any other call is refused. Nothing is imported, so nothing of
+the file can run.
 """
 
 import io
@@ -49,7 +50,8 @@ MALFORMED = (
 
 
 class Refused(Exception):
-    """The file asks for a call that rebuilds no tensor, or is not in a format of torch.save; the message says which."""
+    """The file asks for a call that rebuilds no tensor, or is not in a format of torch.save; the message says
+    which."""
 
     def __init__(self, message: str):  # which quotes the file
         super().__init__("".join(letter if letter.isprintable() else "?" for letter in message)[:200])
@@ -72,7 +74,8 @@ class Bag:
 
 @dataclass
 class Storage:
-    """Memory of tensors, of one dtype. Its data comes with the pickle in one format, and after it in the other."""
+    """Memory of tensors, of one dtype. Its data comes with the pickle in one format, and after it in the
+    other."""
 
     data: Tensor
 
@@ -80,7 +83,8 @@ class Storage:
 def read(path: Path) -> object:
     """What a file of torch.save holds, in either format, every nn.Module replaced by its state dict.
 
-    Raises Refused for a call that rebuilds no tensor and for any other kind of file; OSError if it cannot be read.
+    Raises Refused for a call that rebuilds no tensor and for any other kind of file; OSError if it cannot be
+    read.
     """
     try:
         with path.open("rb") as file:
@@ -128,7 +132,9 @@ def _read_zip(file: BinaryIO) -> object:
             raise Refused("no archive of torch.save")
         folder = folders[0]
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise Refused("a compressed archive, which torch.save does not write")  # it could unpack to any size
+            raise Refused(
+                "a compressed archive, which torch.save does not write"
+            )  # it could unpack to any size
         if folder + "byteorder" in archive.namelist() and archive.read(folder + "byteorder") != b"little":
             raise Refused("data of a big-endian machine")
         storages: dict[str, Storage] = {}
@@ -138,7 +144,9 @@ def _read_zip(file: BinaryIO) -> object:
                 data = bytearray(archive.read(f"{folder}data/{key}"))
                 if len(data) != numel * dtype.itemsize:
                     raise Refused(f"storage {key} has {len(data)} bytes, not {numel * dtype.itemsize}")
-                storages[key] = Storage(torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype))
+                storages[key] = Storage(
+                    torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+                )
             return storages[key]
 
         return _interpret(io.BytesIO(archive.read(folder + "data.pkl")), storage)
@@ -259,7 +267,9 @@ def _interpret(file: BinaryIO, storage: Callable[..., Storage]) -> object:
             state = stack.pop()
             if isinstance(stack[-1], Bag):
                 stack[-1].attributes.update(state if isinstance(state, dict) else {"state": state})
-            elif not isinstance(stack[-1], OrderedDict):  # whose attributes are notes on versions, read by nobody
+            elif not isinstance(
+                stack[-1], OrderedDict
+            ):  # whose attributes are notes on versions, read by nobody
                 raise Refused(f"a state for a {type(stack[-1]).__name__}")
         elif name == "STOP":
             return stack.pop()
@@ -294,12 +304,20 @@ def _call(called: Name, arguments: tuple) -> object:
     return CALLS[called.path](*arguments)
 
 
-def _tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
-    """A tensor on its storage, within its bounds. What may follow (gradient wanted, hooks) is of no use here."""
+def _tensor(
+    storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+) -> Tensor:
+    """A tensor on its storage, within its bounds. What may follow (gradient wanted, hooks) is of no use
+    here."""
     data = _expect(storage, Storage).data
     last = offset + sum((side - 1) * step for side, step in zip(size, stride))
     length = math.prod(size)  # more than its storage has would be one that repeats itself, to any size
-    if min((offset, *size, *stride)) < 0 or len(size) != len(stride) or length > len(data) or (length and last >= len(data)):
+    if (
+        min((offset, *size, *stride)) < 0
+        or len(size) != len(stride)
+        or length > len(data)
+        or (length and last >= len(data))
+    ):
         raise Refused("a tensor outside its storage")
     return data.as_strided(size, stride, offset)
 
@@ -321,7 +339,9 @@ CALLS: Mapping[str, Callable] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.nn.parameter.Parameter": _parameter,  # before PyTorch 0.4.1
-    "torch.nn.backends.thnn._get_thnn_function_backend": lambda: None,  # an attribute of every module before PyTorch 1.4
+    "torch.nn.backends.thnn._get_thnn_function_backend": lambda: (
+        None
+    ),  # an attribute of every module before PyTorch 1.4
     "torch.Size": lambda *size: tuple(*size),
     "collections.OrderedDict": _ordered,
     "builtins.set": _set,

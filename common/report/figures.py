@@ -72,7 +72,9 @@ def gains(rows: Sequence[tuple[str, float, tuple[float, float] | None]]) -> str:
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(6.4, 0.6 + 0.38 * len(rows))
         for y, (_, gain, interval) in enumerate(rows):
-            colour = INK if interval is None or interval[0] <= 0 <= interval[1] else BETTER if gain > 0 else WORSE
+            colour = (
+                INK if interval is None or interval[0] <= 0 <= interval[1] else BETTER if gain > 0 else WORSE
+            )
             if interval is not None:
                 axes.plot(interval, (y, y), color=colour, linewidth=2, solid_capstyle="round")
             axes.plot(gain, y, "o", color=colour, markersize=6)
@@ -85,8 +87,8 @@ def gains(rows: Sequence[tuple[str, float, tuple[float, float] | None]]) -> str:
 
 
 def scatter(mos: np.ndarray, panels: Mapping[str, np.ndarray], groups: Sequence[str], label: str) -> str:
-    """Scores against MOS, one panel each: title to scores, (n,). groups: of the points, told apart by colour if they are few.
-    label: what the MOS is."""
+    """Scores against MOS, one panel each: title to scores, (n,). groups: of the points, told apart by colour
+    if they are few. label: what the MOS is."""
     names, group = np.unique(groups, return_inverse=True)
     few = 1 < len(names) <= len(COLOURS)
     size, alpha = (14, 0.75) if len(mos) <= MANY else (3, 0.3)
@@ -95,20 +97,24 @@ def scatter(mos: np.ndarray, panels: Mapping[str, np.ndarray], groups: Sequence[
         for axes, (title, scores) in zip(all_axes, panels.items()):
             for index, name in enumerate(names if few else [None]):
                 chosen = group == index if few else slice(None)
-                drawn = axes.scatter(mos[chosen], scores[chosen], s=size, color=COLOURS[index], alpha=alpha, linewidth=0)
+                drawn = axes.scatter(
+                    mos[chosen], scores[chosen], s=size, color=COLOURS[index], alpha=alpha, linewidth=0
+                )
                 drawn.set(label=name, rasterized=len(mos) > MANY)
             axes.set_title(title, fontsize=10)
             axes.set_xlabel(label)
         all_axes[0].set_ylabel("score")
         if few:
             handles = all_axes[-1].get_legend_handles_labels()
-            figure.legend(*handles, loc="outside upper right", ncols=len(names), fontsize=8, handletextpad=0.2)
+            figure.legend(
+                *handles, loc="outside upper right", ncols=len(names), fontsize=8, handletextpad=0.2
+            )
         return _svg(figure)
 
 
 def agreement(groups: Mapping[str, Sequence[tuple[float, float]]], tolerance: float) -> str:
-    """Measured values against published ones. groups: name to (published, measured). tolerance: width of the band on either side
-    of where they are equal."""
+    """Measured values against published ones. groups: name to (published, measured). tolerance: width of the
+    band on either side of where they are equal."""
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(4.6, 4.2)
         points = np.array([point for pairs in groups.values() for point in pairs])
@@ -124,8 +130,8 @@ def agreement(groups: Mapping[str, Sequence[tuple[float, float]]], tolerance: fl
 
 
 def bars(rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]], y: str) -> str:
-    """A group of bars for each row, a bar for each part with its standard deviation: row to part to (mean, std), None where there
-    is none."""
+    """A group of bars for each row, a bar for each part with its standard deviation: row to part to (mean,
+    std), None where there is none."""
     parts = list(next(iter(rows.values())))
     width = 0.8 / len(parts)
     with matplotlib.rc_context(STYLE):
@@ -140,7 +146,9 @@ def bars(rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]], y:
         axes.grid(axis="x", visible=False)
         axes.set_ylabel(y)
         if len(parts) > 1:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(parts), fontsize=8)
+            figure.legend(
+                *axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(parts), fontsize=8
+            )
         return _svg(figure)
 
 
@@ -192,7 +200,9 @@ def shares(rows: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
         axes.grid(visible=False)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(parts), fontsize=8)
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(parts), fontsize=8
+        )
         return _svg(figure)
 
 
@@ -203,8 +213,9 @@ def curves(
     first: int = 1,
     level: tuple[str, float, float] | None = None,
 ) -> str:
-    """Mean of each line with a band of its spread on either side. lines: name to mean and spread, (steps,) each, NaN where there
-    is none. first: number of the first step. level: (name, mean, spread) of what has no steps."""
+    """Mean of each line with a band of its spread on either side. lines: name to mean and spread, (steps,)
+    each, NaN where there is none. first: number of the first step. level: (name, mean, spread) of what has no
+    steps."""
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(5.2, 2.8)
         if level is not None:

@@ -131,9 +131,7 @@ def thumbnail(path: Path, caption: str, side: int = 220) -> str:
     file = io.BytesIO()
     small.save(file, "JPEG", quality=85)
     data = base64.b64encode(file.getvalue()).decode()
-    return (
-        f'<figure><img alt="{escape(path.stem)}" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )
+    return f'<figure><img alt="{escape(path.stem)}" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>'
 
 
 def signed(value: float, digits: int = 3) -> str:

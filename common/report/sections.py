@@ -50,7 +50,9 @@ def methods(results: Mapping[str, dict]) -> str:
         if result["srocc_gain"]["mean"] is not None
     ]
     caption = "Orange or green where the interval leaves out zero; else it is not known whether the method helps or hurts here."
-    return table(("method", "SROCC", "PLCC", "gain in SROCC", "95 % interval"), rows) + figure(figures.gains(listed), caption)
+    return table(("method", "SROCC", "PLCC", "gain in SROCC", "95 % interval"), rows) + figure(
+        figures.gains(listed), caption
+    )
 
 
 def verdict(results: Mapping[str, dict]) -> str:
@@ -94,7 +96,9 @@ def strips(scores: Scores, photographs: Sequence[Photograph], label: str, shown:
 
 def places(scores: Scores, photographs: Sequence[Photograph]) -> str:
     """Which images came nearer to their place, and which went away from it."""
-    gained = places_gained(scores.source, scores.adapted, np.array([photograph.mos for photograph in photographs]))
+    gained = places_gained(
+        scores.source, scores.adapted, np.array([photograph.mos for photograph in photographs])
+    )
     better, worse = int((gained > 0).sum()), int((gained < 0).sum())
     drawn = figures.places([photograph.key for photograph in photographs], gained)
     return figure(
@@ -107,8 +111,15 @@ def chosen(scores: Scores, photographs: Sequence[Photograph]) -> str:
     """How often each distortion type was chosen, per group."""
     groups = np.array([photograph.group for photograph in photographs])
     names = list(dict.fromkeys(groups.tolist()))
-    few = {name: scores.choice[:, groups == name] for name in names} if len(names) <= 12 else {"all": scores.choice}
-    rows = {name: {kind: int((drawn == index).sum()) for index, kind in enumerate(TYPES)} for name, drawn in few.items()}
+    few = (
+        {name: scores.choice[:, groups == name] for name in names}
+        if len(names) <= 12
+        else {"all": scores.choice}
+    )
+    rows = {
+        name: {kind: int((drawn == index).sum()) for index, kind in enumerate(TYPES)}
+        for name, drawn in few.items()
+    }
     return figure(
         figures.shares(rows),
         "The type whose strong and weak copies the source scores most differently: the rank loss compares the image with those.",
@@ -122,12 +133,15 @@ def losses(found: Mapping[str, Scores]) -> str:
         values = scores.losses.reshape(-1, scores.losses.shape[-1])
         if values.size and np.isfinite(values).any() and np.nanmax(values) > 0:
             lines[name] = np.nanmean(values, 0), np.nanstd(values, 0)
-    return figure(figures.curves(lines, "step", "loss"), "Mean over the episodes, and one standard deviation on either side.")
+    return figure(
+        figures.curves(lines, "step", "loss"),
+        "Mean over the episodes, and one standard deviation on either side.",
+    )
 
 
 def extremes(scores: Scores, photographs: Sequence[Photograph], label: str, shown: int = 6) -> str:
-    """The images that came nearer to their place the most, and those that went away the most: as thumbnails where the files of
-    all of them can be read, else by name."""
+    """The images that came nearer to their place the most, and those that went away the most: as thumbnails
+    where the files of all of them can be read, else by name."""
     mos = np.array([photograph.mos for photograph in photographs])
     gained = places_gained(scores.source, scores.adapted, mos)
     before, after = scores.source.mean(0), scores.adapted.mean(0)
@@ -138,7 +152,12 @@ def extremes(scores: Scores, photographs: Sequence[Photograph], label: str, show
         ("Lost most places", [i for i in order[::-1][:shown] if gained[i] < 0]),
     ):
         rows = [
-            (escape(photographs[i].key), f"{mos[i]:.4g}", f"{before[i]:.3f} → {after[i]:.3f}", signed(gained[i], 1))
+            (
+                escape(photographs[i].key),
+                f"{mos[i]:.4g}",
+                f"{before[i]:.3f} → {after[i]:.3f}",
+                signed(gained[i], 1),
+            )
             for i in picked
         ]
         if not rows:
@@ -148,7 +167,9 @@ def extremes(scores: Scores, photographs: Sequence[Photograph], label: str, show
                 f"{name}<br>{escape(label)} {value}<br>{scores_then}<br>{places} places"
                 for name, value, scores_then, places in rows
             )
-            cells = [thumbnail(photographs[i].path, caption, side=200) for i, caption in zip(picked, captions)]
+            cells = [
+                thumbnail(photographs[i].path, caption, side=200) for i, caption in zip(picked, captions)
+            ]
             drawn = f'<div class="strip">{"".join(cells)}</div>'
         except UserError:
             drawn = table(("image", label, "score", "places"), rows)
@@ -164,7 +185,9 @@ def numbers(shown: Table) -> str:
     for heads in above:
         spans = ((one, len(list(group))) for one, group in groupby(heads))
         head.append("".join(f'<th class="span first" colspan="{n}">{_head(one)}</th>' for one, n in spans))
-    head.append("".join(f"<th{' class=first' * (k in edges)}>{_head(one)}</th>" for k, one in enumerate(names)))
+    head.append(
+        "".join(f"<th{' class=first' * (k in edges)}>{_head(one)}</th>" for k, one in enumerate(names))
+    )
     body = []
     for upper, rows in shown.blocks():
         if upper is not None:
@@ -173,8 +196,12 @@ def numbers(shown: Table) -> str:
             cells = (_value(shown, shown.values.get((row, k)), k in edges) for k in range(len(names)))
             body.append(f"<tr><th>{_head(shown.rows[row][-1])}</th>{''.join(cells)}</tr>")
     of_paper = any(value.published is not None for value in shown.values.values())
-    key = "".join(f"<small>{line}</small>" for line in ("measured", *["published · diff."] * of_paper, "gain [95 %]"))
-    top = f'<tr><th rowspan="{len(head)}">{key}</th>{head[0]}</tr>' + "".join(f"\n<tr>{cells}</tr>" for cells in head[1:])
+    key = "".join(
+        f"<small>{line}</small>" for line in ("measured", *["published · diff."] * of_paper, "gain [95 %]")
+    )
+    top = f'<tr><th rowspan="{len(head)}">{key}</th>{head[0]}</tr>' + "".join(
+        f"\n<tr>{cells}</tr>" for cells in head[1:]
+    )
     lines = "\n".join(body)
     remarks = "".join(f"<li><b>{mark}</b> {escape(remark)}</li>" for remark, mark in shown.notes.items())
     found = f'<div class="scroll"><table class="paper">\n<thead>\n{top}\n</thead>\n<tbody>\n{lines}\n</tbody></table></div>'
@@ -197,7 +224,9 @@ def _value(shown: Table, value: Value | None, first: bool) -> str:
         said = "{} <i>± {}</i>".format(*with_std(value.measured).split(" ± ")) + mark
     lines = [f'<span class="said">{said}</span>']
     if value.published is not None:
-        lines.append(f'<span class="then">{" · ".join(filter(None, (printed(value), difference(value))))}</span>')
+        lines.append(
+            f'<span class="then">{" · ".join(filter(None, (printed(value), difference(value))))}</span>'
+        )
     if value.gain is not None:
         interval = "" if value.interval is None else f" [{between(value.interval)}]"
         lines.append(f'<span class="gain">{SIGNS[value.verdict]} {change(value.gain)}{interval}</span>')
@@ -215,7 +244,10 @@ def overview(tables: Iterable[Table]) -> str:
                 escape(one.title),
                 f"{tally.measured} of {tally.places}",
                 f"{tally.failed or ''}",
-                *(f"{n} of {tally.comparable}" if tally.comparable else "—" for n in (tally.close, tally.alike)),
+                *(
+                    f"{n} of {tally.comparable}" if tally.comparable else "—"
+                    for n in (tally.close, tally.alike)
+                ),
                 *(f"{n or ''}" for n in (tally.helped, tally.harmed, tally.undecided)),
             ]
         )

@@ -1,4 +1,5 @@
-"""A sweep's results in the layout of the paper: which value stands where, what was published there, and what was measured."""
+"""A sweep's results in the layout of the paper: which value stands where, what was published there, and what
+was measured."""
 
 import json
 import string
@@ -57,8 +58,8 @@ class Results:
 
     @classmethod
     def read(cls, root: Path) -> "Results":
-        """Finished cells and failures; what is under way does not count. Raises UserError where the folder is none or a file of
-        it cannot be understood."""
+        """Finished cells and failures; what is under way does not count. Raises UserError where the folder is
+        none or a file of it cannot be understood."""
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give the --results of scripts.all_expt")
         finished = {}
@@ -67,7 +68,9 @@ class Results:
                 continue
             result = Result(folder.name, folder, _json(folder / "result.json"), _json(folder / "run.json"))
             if result.found.get("config", {}).get("id") != folder.name:
-                raise UserError(f"{folder}/result.json: not the result of the cell {folder.name}: move the folder elsewhere")
+                raise UserError(
+                    f"{folder}/result.json: not the result of the cell {folder.name}: move the folder elsewhere"
+                )
             finished[folder.name] = result
         failed = {}
         for path in sorted(root.glob("failed/[!.]*.json")):
@@ -87,12 +90,14 @@ def _json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: cannot be read ({error}): move it elsewhere, and the cell can be run again") from None
+        raise UserError(
+            f"{path}: cannot be read ({error}): move it elsewhere, and the cell can be run again"
+        ) from None
 
 
 class Variant(NamedTuple):
-    """One way to fill the paper's tables. limit: images of each data set, None for all. similar: DMOS bounds of Figure 4, None
-    for the default ones."""
+    """One way to fill the paper's tables. limit: images of each data set, None for all. similar: DMOS bounds
+    of Figure 4, None for the default ones."""
 
     protocol: str = "paper"
     seeds: int = 5
@@ -107,7 +112,9 @@ class Variant(NamedTuple):
 
     def __str__(self) -> str:
         images = "all images" if self.limit is None else f"at most {self.limit} images of each data set"
-        similar = "" if self.similar is None else f", DMOS {self.similar[0]:g} to {self.similar[1]:g} in Figure 4"
+        similar = (
+            "" if self.similar is None else f", DMOS {self.similar[0]:g} to {self.similar[1]:g} in Figure 4"
+        )
         return f"protocol {self.protocol}, {_count(self.seeds, 'seed')}, {images}{similar}"
 
 
@@ -142,8 +149,8 @@ class Sweep:
 
 
 def sweeps(results: Results, grid: Callable[[Variant], Iterable[Entry]]) -> list[Sweep]:
-    """The variants that the folder holds cells of, the one with most of them first; none whose cells are all in those before it.
-    grid: the paper's places under a variant."""
+    """The variants that the folder holds cells of, the one with most of them first; none whose cells are all
+    in those before it. grid: the paper's places under a variant."""
     bounds: dict[Variant, set] = {}
     for _, cell in results.cells:
         seeds = list(cell["seeds"])
@@ -176,14 +183,16 @@ def strangers(results: Results, known: Iterable[Sweep]) -> list[Result]:
     """Finished cells that belong to no place of the paper."""
     places = {name for sweep in known for name in sweep.ids}
     found = [result for name, result in results.finished.items() if name not in places]
-    return sorted(found, key=lambda result: (result.config["weights"], str(result.config["target"]), result.id))
+    return sorted(
+        found, key=lambda result: (result.config["weights"], str(result.config["target"]), result.id)
+    )
 
 
 @dataclass(frozen=True)
 class Value:
-    """One number of a table. measured: {"mean", "std"} over seeds. gain, interval: in SROCC over the source, of what adapts.
-    missing: why nothing was measured, if so. remarks: what a reader must know, such as why it cannot be compared. dataset: its
-    title."""
+    """One number of a table. measured: {"mean", "std"} over seeds. gain, interval: in SROCC over the source,
+    of what adapts. missing: why nothing was measured, if so. remarks: what a reader must know, such as why it
+    cannot be compared. dataset: its title."""
 
     published: float | None = None
     digits: int = 4
@@ -214,12 +223,14 @@ class Value:
 
     @property
     def alike(self) -> bool:
-        """Whether it lies within 0.01 of the published value, or within two standard deviations over seeds if those are more."""
+        """Whether it lies within 0.01 of the published value, or within two standard deviations over seeds if
+        those are more."""
         return self.comparable and abs(self.difference) <= max(TOLERANCE, 2 * (self.measured["std"] or 0))
 
     @property
     def verdict(self) -> str:
-        """helped or harmed where the interval of the gain leaves out zero, undecided where it does not, else nothing."""
+        """helped or harmed where the interval of the gain leaves out zero, undecided where it does not, else
+        nothing."""
         if self.interval is None:
             return ""
         return "helped" if self.interval[0] > 0 else "harmed" if self.interval[1] < 0 else "undecided"
@@ -234,8 +245,8 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table or the numbers of a figure. name: as the paper's, "Table 1". rows, columns: headings, of one level or two. values:
-    by (row, column); not every place has one."""
+    """A table or the numbers of a figure. name: as the paper's, "Table 1". rows, columns: headings, of one
+    level or two. values: by (row, column); not every place has one."""
 
     name: str
     title: str
@@ -258,7 +269,8 @@ class Table:
         return ",".join(self.notes[remark] for remark in value.remarks)
 
     def blocks(self) -> Iterator[tuple[Head | None, list[int]]]:
-        """Indices of the rows below each heading of the upper level, which is None where there is one level."""
+        """Indices of the rows below each heading of the upper level, which is None where there is one
+        level."""
         blocks: dict[Head | None, list[int]] = {}
         for index, head in enumerate(self.rows):
             blocks.setdefault(head[0] if len(head) > 1 else None, []).append(index)
@@ -290,7 +302,10 @@ class Tally(NamedTuple):
             sum(value.comparable for value in values),
             sum(value.close for value in values),
             sum(value.alike for value in values),
-            *(sum(value.verdict == verdict for value in values) for verdict in ("helped", "harmed", "undecided")),
+            *(
+                sum(value.verdict == verdict for value in values)
+                for verdict in ("helped", "harmed", "undecided")
+            ),
         )
 
     def __str__(self) -> str:
@@ -305,12 +320,15 @@ class Tally(NamedTuple):
         if other := self.published - self.comparable:
             said.append(f"{other} not compared, as they are of other images than the paper's or undefined")
         if self.helped + self.harmed + self.undecided:
-            said.append(f"places where adaptation helped: {self.helped}, harmed: {self.harmed}, undecided: {self.undecided}")
+            said.append(
+                f"places where adaptation helped: {self.helped}, harmed: {self.harmed}, undecided: {self.undecided}"
+            )
         return "; ".join(said) + "."
 
 
 class Dataset(Interface):
-    """What a table needs to know of a data set. released: the subset that the paper uses. subsets: to number of images."""
+    """What a table needs to know of a data set. released: the subset that the paper uses. subsets: to number
+    of images."""
 
     title: str
     released: str
@@ -329,7 +347,12 @@ class Layout(NamedTuple):
 
 LAYOUTS = (
     Layout("1", "Four networks on four data sets", ("backbone", "setting"), ("dataset", "metric")),
-    Layout("2", "Rank loss, group contrastive loss (gc), and both", ("backbone", "setting"), ("dataset", "metric")),
+    Layout(
+        "2",
+        "Rank loss, group contrastive loss (gc), and both",
+        ("backbone", "setting"),
+        ("dataset", "metric"),
+    ),
     Layout("3", "Distortions to compare by; rank, SROCC", ("dataset",), ("setting",), 3),
     Layout("4", "Share p of the batch in each group; gc, SROCC", ("dataset",), ("setting",)),
     Layout("5", "Number of groups; gc, SROCC", ("dataset",), ("setting",)),
@@ -343,7 +366,10 @@ def tables(sweep: Sweep, datasets: Mapping[str, Dataset]) -> list[Table]:
     """Tables 1 to 8. datasets: by name."""
     where = {entry.key: entry for entry in sweep.entries}
     numbers = published()
-    return [_table(layout, [n for n in numbers if n.place == layout.place], where, sweep, datasets) for layout in LAYOUTS]
+    return [
+        _table(layout, [n for n in numbers if n.place == layout.place], where, sweep, datasets)
+        for layout in LAYOUTS
+    ]
 
 
 def _table(
@@ -362,7 +388,9 @@ def _table(
             columns.index(tuple(getattr(n, field) for field in layout.columns)),
         )
         entry = where[n.key]
-        value = _value(sweep.outcome(entry), n.metric, entry.cell.method.adapts, datasets, n.value, layout.digits)
+        value = _value(
+            sweep.outcome(entry), n.metric, entry.cell.method.adapts, datasets, n.value, layout.digits
+        )
         values[place] = replace(value, dataset=datasets[n.dataset].title)
         if value.images is not None:
             sizes.setdefault(n.dataset, set()).add(value.images)
@@ -425,7 +453,9 @@ def _remarks(result: Result, datasets: Mapping[str, Dataset]) -> Iterator[str]:
     whole = datasets[data["dataset"]].subsets[data["subset"]]
     if data["missing"]:
         yield f"{data['missing']} images of the data set were missing"
-    elif (limit is None or n < limit) and result.config["target"]["between"] is None and whole not in (None, n):
+    elif (
+        (limit is None or n < limit) and result.config["target"]["between"] is None and whole not in (None, n)
+    ):
         yield f"on {_images([n])}; the data set has {whole:,}"
 
 
@@ -443,7 +473,10 @@ def _count(n: int, what: str) -> str:
 def figures(sweep: Sweep, datasets: Mapping[str, Dataset]) -> list[Table]:
     """The numbers of Figures 4 to 6, none of which the paper prints."""
     makers = {"fig4": _figure_4, "fig5": _figure_5, "fig6": _figure_6}
-    return [make([e for e in sweep.entries if e.place == place], sweep, datasets) for place, make in makers.items()]
+    return [
+        make([e for e in sweep.entries if e.place == place], sweep, datasets)
+        for place, make in makers.items()
+    ]
 
 
 def _figure_4(entries: Sequence[Entry], sweep: Sweep, datasets: Mapping[str, Dataset]) -> Table:
@@ -451,7 +484,10 @@ def _figure_4(entries: Sequence[Entry], sweep: Sweep, datasets: Mapping[str, Dat
     return _list(
         "Figure 4",
         f"LIVE-IQA images of similar quality, DMOS {low:g} to {high:g}; {BACKBONES[entries[0].backbone].title}",
-        {entry.setting: _value(sweep.outcome(entry), "srocc", entry.cell.method.adapts, datasets) for entry in entries},
+        {
+            entry.setting: _value(sweep.outcome(entry), "srocc", entry.cell.method.adapts, datasets)
+            for entry in entries
+        },
     )
 
 
@@ -474,13 +510,18 @@ def _figure_5(entries: Sequence[Entry], sweep: Sweep, datasets: Mapping[str, Dat
         outcome = sweep.outcome(entry)
         if isinstance(outcome, Result):
             for kind, (measured, n) in srocc_by_type(outcome).items():
-                row = rows.setdefault(kind, [replace(value, measured=None, gain=None, interval=None) for value in whole])
+                row = rows.setdefault(
+                    kind, [replace(value, measured=None, gain=None, interval=None) for value in whole]
+                )
                 row[column] = Value(measured=measured, images=n, remarks=whole[column].remarks)
     return Table(
         "Figure 5",
         f"Bad images of LIVE-IQA, DMOS above {entries[0].target.between[0]:g}, by type of distortion; "
         f"{BACKBONES[entries[0].backbone].title}",
-        [(Head(kind, _images({value.images for value in row if value.measured})),) for kind, row in rows.items()],
+        [
+            (Head(kind, _images({value.images for value in row if value.measured})),)
+            for kind, row in rows.items()
+        ],
         [(Head(entry.setting),) for entry in entries],
         {(k, column): value for k, row in enumerate(rows.values()) for column, value in enumerate(row)},
     )
@@ -492,7 +533,9 @@ def _figure_6(entries: Sequence[Entry], sweep: Sweep, datasets: Mapping[str, Dat
     done = next((outcome for outcome in outcomes if isinstance(outcome, Result)), None)
     if done is not None:
         remarks = tuple(_remarks(done, datasets))
-        values["Baseline"] = Value(measured=done.found["source"]["srocc"], images=done.found["n_images"], remarks=remarks)
+        values["Baseline"] = Value(
+            measured=done.found["source"]["srocc"], images=done.found["n_images"], remarks=remarks
+        )
     for entry, outcome in zip(entries, outcomes):
         values[_count(entry.cell.method.niter, "step")] = _value(outcome, "srocc", True, datasets)
     network, dataset = BACKBONES[entries[0].backbone].title, datasets[entries[0].target.dataset].title
@@ -500,7 +543,8 @@ def _figure_6(entries: Sequence[Entry], sweep: Sweep, datasets: Mapping[str, Dat
 
 
 def srocc_by_type(result: Result) -> dict[str, tuple[dict, int]]:
-    """SROCC, {"mean", "std"} over seeds, within each type of distortion that the data set tells, and its number of images."""
+    """SROCC, {"mean", "std"} over seeds, within each type of distortion that the data set tells, and its
+    number of images."""
     scores, photographs = scores_of(result)
     mos, kinds = np.array([p.mos for p in photographs]), np.array([p.kind for p in photographs])
     found = {}
@@ -514,8 +558,8 @@ def srocc_by_type(result: Result) -> dict[str, tuple[dict, int]]:
 
 
 def scores_of(result: Result, paths: Mapping[str, Path] | None = None) -> tuple[Scores, list[Photograph]]:
-    """Scores and images of a finished cell, the images grouped by the type of their distortion. paths: of the images, by name, as
-    far as they are known; "." where not."""
+    """Scores and images of a finished cell, the images grouped by the type of their distortion. paths: of the
+    images, by name, as far as they are known; "." where not."""
     file = result.folder / "scores.csv"
     frame = pd.read_csv(file, dtype={"image": str, "type": str, "distortion": str}, keep_default_na=False)
     seeds = list(result.config["seeds"])
@@ -526,7 +570,9 @@ def scores_of(result: Result, paths: Mapping[str, Path] | None = None) -> tuple[
     for row, seed in enumerate(seeds):
         own = frame[frame["seed"] == seed]
         if own["image"].tolist() != first["image"].tolist():
-            raise UserError(f"{file}: seed {seed} is not of the images of seed {seeds[0]}: move the folder elsewhere")
+            raise UserError(
+                f"{file}: seed {seed} is not of the images of seed {seeds[0]}: move the folder elsewhere"
+            )
         scores.source[row], scores.adapted[row] = own["source_score"], own["adapted_score"]
         scores.choice[row] = own["distortion"].map(place).fillna(-1).to_numpy()
         scores.losses[row] = own[steps].to_numpy(dtype=float)
@@ -543,13 +589,15 @@ def _plain(method: Method) -> bool:
 
 
 def speed(sweep: Sweep, standard: Callable[[Entry], bool]) -> dict[tuple[str, str], dict[str, float]]:
-    """Images per second by (device, backbone) and method, over the cells of the methods as they are. standard: whether an entry
-    has the usual protocol of its network."""
+    """Images per second by (device, backbone) and method, over the cells of the methods as they are.
+    standard: whether an entry has the usual protocol of its network."""
     counted: dict[tuple, list[float]] = {}
     for entry in {entry.cell.id: entry for entry in sweep.entries if standard(entry)}.values():
         outcome = sweep.outcome(entry)
         if isinstance(outcome, Result) and _plain(entry.cell.method):
-            total = counted.setdefault((outcome.found["environment"]["device"], entry.backbone, entry.cell.method.name), [0, 0])
+            total = counted.setdefault(
+                (outcome.found["environment"]["device"], entry.backbone, entry.cell.method.name), [0, 0]
+            )
             total[0] += outcome.found["n_images"] * len(outcome.config["seeds"])
             total[1] += outcome.run["seconds"]
     found: dict[tuple[str, str], dict[str, float]] = {}

@@ -77,7 +77,9 @@ def markdown(title: str, said: Iterable[str], tables: Iterable[Table]) -> str:
 
 
 def _md(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;"))
+    return re.sub(
+        r"([\\`*_\[\]|~])", r"\\\1", " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    )
 
 
 def _md_cell(table: Table, value: Value | None) -> str:
@@ -136,7 +138,11 @@ def _latex_table(table: Table) -> str:
             lines.append(rf"\multicolumn{{{width + 1}}}{{l}}{{\textbf{{{escaped(heading(upper))}}}}} \\")
         for row in rows:
             lines += _latex_row(table, row)
-    lines += [r"\bottomrule", r"\end{tabular}\\[4pt]", r"\parbox{0.95\textwidth}{" + escaped(str(Tally.of([table])))]
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}\\[4pt]",
+        r"\parbox{0.95\textwidth}{" + escaped(str(Tally.of([table]))),
+    ]
     lines += [rf"\\ {mark}: {escaped(remark)}" for remark, mark in table.notes.items()]
     return "\n".join(lines) + "}\n\\end{table}"
 
@@ -145,10 +151,14 @@ def _latex_row(table: Table, row: int) -> list[str]:
     values = [table.values.get((row, column)) for column in range(len(table.columns))]
     lines = []
     for name, say in LINES:
-        said = [re.sub(r"-(?=\d)", "$-$", escaped(say(value))) if value is not None else "" for value in values]
+        said = [
+            re.sub(r"-(?=\d)", "$-$", escaped(say(value))) if value is not None else "" for value in values
+        ]
         if not name:
             marks = (table.marks(value) if value is not None else "" for value in values)
-            said = [text + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in zip(said, marks)]
+            said = [
+                text + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in zip(said, marks)
+            ]
         if any(said):
             label = rf"\quad {escaped(name)}" if name else escaped(heading(table.rows[row][-1]))
             lines.append(" & ".join([label, *said]) + r" \\")

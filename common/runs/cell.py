@@ -1,4 +1,5 @@
-"""One cell of a table: a network adapted over a data set for several seeds, and its agreement with the human scores."""
+"""One cell of a table: a network adapted over a data set for several seeds, and its agreement with the human
+scores."""
 
 import itertools
 import time
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from common.adapter import Adapter, Outcome, consult, together
+from common.adapter import Adapter, Outcome, score_source, stack_batches
 from common.batches import Batch, Views, batch_order, load
 from common.distortions import TYPES
 from common.photographs import Photograph
@@ -21,11 +22,12 @@ from common.y import YNetwork
 
 @dataclass
 class Scores:
-    """Of every photograph for every seed, (seeds, n). choice: index into TYPES of the distortion that the rank loss looked at, -1
-    where it looked at none or at all of them. losses: (seeds, n, niter), of the photograph's episode at each step.
+    """Of every photograph for every seed, (seeds, n). choice: index into TYPES of the distortion that the
+    rank loss looked at, -1 where it looked at none or at all of them. losses: (seeds, n, niter), of the
+    photograph's episode at each step.
 
-    episodes, group_left_out, fell_back, enlarged: counts over all seeds. seconds: wall time of the episodes, of their loading and
-    of what they ask of the source.
+    episodes, group_left_out, fell_back, enlarged: counts over all seeds. seconds: wall time of the episodes,
+    of their loading and of what they ask of the source.
     """
 
     seeds: Sequence[int]
@@ -42,10 +44,19 @@ class Scores:
     @classmethod
     def empty(cls, seeds: Sequence[int], n: int, niter: int) -> "Scores":
         shape = (len(seeds), n)
-        return cls(seeds, np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, -1), np.full((*shape, niter), np.nan))
+        return cls(
+            seeds,
+            np.full(shape, np.nan),
+            np.full(shape, np.nan),
+            np.full(shape, -1),
+            np.full((*shape, niter), np.nan),
+        )
 
-    def record(self, row: int, indices: Sequence[int], outcome: Outcome, enlarged: int, seconds: float) -> None:
-        """One episode of the seed at `row`. indices: of its photographs. enlarged: how many of them were scaled up."""
+    def record(
+        self, row: int, indices: Sequence[int], outcome: Outcome, enlarged: int, seconds: float
+    ) -> None:
+        """One episode of the seed at `row`. indices: of its photographs. enlarged: how many of them were
+        scaled up."""
         self.source[row, indices] = outcome.source
         self.adapted[row, indices] = outcome.adapted
         self.choice[row, indices] = outcome.choice
@@ -59,16 +70,25 @@ class Scores:
     def notes(self) -> list[str]:
         """What a reader of the result should know, one sentence each."""
         found = (
-            (self.group_left_out, f"{self.group_left_out} of {self.episodes} episodes had too few images for the group loss"),
-            (self.fell_back, f"{self.fell_back} of {self.episodes} episodes were not finite and keep the source's scores"),
-            (self.enlarged, f"{self.enlarged} of {self.source.size} views are of images smaller than the crop, scaled up"),
+            (
+                self.group_left_out,
+                f"{self.group_left_out} of {self.episodes} episodes had too few images for the group loss",
+            ),
+            (
+                self.fell_back,
+                f"{self.fell_back} of {self.episodes} episodes were not finite and keep the source's scores",
+            ),
+            (
+                self.enlarged,
+                f"{self.enlarged} of {self.source.size} views are of images smaller than the crop, scaled up",
+            ),
         )
         return [note for count, note in found if count]
 
 
-class Done(NamedTuple):
-    """One episode of one setting. number: of the batch within its seed. seconds: wall time, with its share of the loading and of
-    what it asks of the source."""
+class FinishedEpisode(NamedTuple):
+    """One episode of one setting. number: of the batch within its seed. seconds: wall time, with its share of
+    the loading and of what it asks of the source."""
 
     setting: int
     number: int
@@ -89,20 +109,21 @@ def episodes_of(
     resize: tuple[int, int] | None = None,
     finished: Callable[[int, int], bool] = lambda setting, number: False,
     tell: Callable[[str, int, int], object] = lambda name, images, forwards: None,
-) -> Iterator[Done]:
+) -> Iterator[FinishedEpisode]:
     """The episodes of several settings on one network, for one seed.
 
-    What the settings have in common is done once: an image is decoded, distorted and scored by the source once, and of settings
-    that differ in the number of steps alone the longer run passes through the shorter. So they must agree on what views and
-    source scores are made by: ValueError otherwise.
+    What the settings have in common is done once: an image is decoded, distorted and scored by the source
+    once, and of settings that differ in the number of steps alone the longer run passes through the shorter.
+    So they must agree on what views and source scores are made by: ValueError otherwise.
 
-    network: a Y, or what makes the one that a protocol asks for, all around the same network. at_once: how many episodes run at
-    once; no score depends on it beyond rounding, nor on workers, nor on the other settings. resize: (height, width) that the data
-    set is brought to before the crop. finished: (setting, number of the batch) that need not be run. tell: is told the name of
-    what was done, and for how many images how many forward-equivalents each.
+    network: a Y, or what makes the one that a protocol asks for, all around the same network. at_once: how
+    many episodes run at once; no score depends on it beyond rounding, nor on workers, nor on the other
+    settings. resize: (height, width) that the data set is brought to before the crop. finished: (setting,
+    number of the batch) that need not be run. tell: is told the name of what was done, and for how many
+    images how many forward-equivalents each.
     """
     first = settings[0].protocol
-    if any(before_episodes(setting.protocol) != before_episodes(first) for setting in settings):
+    if any(shared_inputs(setting.protocol) != shared_inputs(first) for setting in settings):
         raise ValueError("settings that share views and source scores must agree on what these are made by")
     runs = _runs(settings)
     types = tuple(kind for kind in TYPES if any(kind in setting.method.types for setting in settings))
@@ -110,15 +131,17 @@ def episodes_of(
     adapters = _adapters(network, [settings[run[-1]] for run in runs], seed)
     order = batch_order(photographs, seed, batch_size)
     numbers = [n for n in range(len(order)) if not all(finished(index, n) for index in range(len(settings)))]
-    second_views = tuple(kind for kind in SECOND_VIEWS if any(kind in setting.method.second_views for setting in settings))
+    second_views = tuple(
+        kind for kind in SECOND_VIEWS if any(kind in setting.method.second_views for setting in settings)
+    )
     views = Views(photographs, seed, first.view, types, first.severities, resize, second_views=second_views)
     started = time.perf_counter()
     loaded = zip(numbers, load(views, [order[n] for n in numbers], workers))
     for several in _at_a_time(loaded, at_once):
         now, batches = zip(*several)
         size = sum(len(batch.clean) for batch in batches)
-        images = together(adapters[0].y, batches, types)
-        source = consult(adapters[0].y, images, first, chooses)
+        images = stack_batches(adapters[0].ynet, batches, types)
+        source = score_source(adapters[0].ynet, images, first, chooses)
         tell("source", size, source_forwards(chooses))
         shared = (time.perf_counter() - started) / len(settings)
         for run, adapter in zip(runs, adapters):
@@ -130,7 +153,7 @@ def episodes_of(
             for index, found in zip(run, outcomes):
                 for n, batch, outcome in zip(now, batches, found):
                     if not finished(index, n):
-                        yield Done(index, n, batch, outcome, (shared + taken) / len(now))
+                        yield FinishedEpisode(index, n, batch, outcome, (shared + taken) / len(now))
             tell(adapter.method.name, size, adapter.method.forwards)
         started = time.perf_counter()
 
@@ -144,7 +167,8 @@ def run_cells(
     progress: bool = True,
     **options,
 ) -> list[Scores]:
-    """The scores of every photograph by the source and as each setting adapts it, for every seed. options: of `episodes_of`."""
+    """The scores of every photograph by the source and as each setting adapts it, for every seed. options: of
+    `episodes_of`."""
     found = [Scores.empty(seeds, len(photographs), setting.method.niter) for setting in settings]
     with tqdm(
         total=float(len(seeds) * len(photographs)),
@@ -162,11 +186,13 @@ def run_cells(
 
         for row, seed in enumerate(seeds):
             for done in episodes_of(network, photographs, settings, seed, tell=tell, **options):
-                found[done.setting].record(row, done.batch.indices, done.outcome, done.batch.enlarged, done.seconds)
+                found[done.setting].record(
+                    row, done.batch.indices, done.outcome, done.batch.enlarged, done.seconds
+                )
     return found
 
 
-def before_episodes(protocol: Protocol) -> tuple:
+def shared_inputs(protocol: Protocol) -> tuple:
     """What views and source scores are made by."""
     return protocol.view, protocol.severities, protocol.blur_first_scale_only
 
@@ -186,12 +212,16 @@ def _runs(settings: Sequence[Setting]) -> list[list[int]]:
     """Indices of the settings that one run of episodes serves, in the order of their steps."""
     alike: dict[object, list[int]] = {}
     for index, (protocol, method) in enumerate(settings):
-        alone = index if settings[index].stateful else None  # what is passed on depends on how many steps were taken
+        alone = (
+            index if settings[index].stateful else None
+        )  # what is passed on depends on how many steps were taken
         alike.setdefault((protocol, replace(method, name="", niter=0), alone), []).append(index)
     return [sorted(run, key=lambda index: settings[index].method.niter) for run in alike.values()]
 
 
-def _adapters(network: YNetwork | Callable[[Protocol], YNetwork], settings: Sequence[Setting], seed: int) -> list[Adapter]:
+def _adapters(
+    network: YNetwork | Callable[[Protocol], YNetwork], settings: Sequence[Setting], seed: int
+) -> list[Adapter]:
     """One for each setting; those whose heads are alike share a Y."""
     wrapped: dict[tuple, YNetwork] = {}
     adapters = []
@@ -210,7 +240,8 @@ def _at_a_time(items: Iterator, count: int) -> Iterator[list]:
 
 
 def summary(scores: Scores, photographs: Sequence[Photograph]) -> dict:
-    """Metrics per seed, with mean and standard deviation (n - 1) over seeds; the gain in SROCC with its interval; counts."""
+    """Metrics per seed, with mean and standard deviation (n - 1) over seeds; the gain in SROCC with its
+    interval; counts."""
     mos = np.array([photograph.mos for photograph in photographs])
     per_seed = [
         {"seed": seed, "source": agreement(source, mos), "adapted": agreement(adapted, mos)}
@@ -246,7 +277,9 @@ def with_std(value: Mapping[str, float | None], digits: int = 3, plus_minus: str
     """Mean and standard deviation of a metric, as people read it."""
     if value["mean"] is None:
         return "undefined"
-    return f"{value['mean']:.{digits}f}" + ("" if value["std"] is None else f" {plus_minus} {value['std']:.{digits}f}")
+    return f"{value['mean']:.{digits}f}" + (
+        "" if value["std"] is None else f" {plus_minus} {value['std']:.{digits}f}"
+    )
 
 
 def mean_std(values: Sequence[float | None]) -> dict:
@@ -258,8 +291,8 @@ def mean_std(values: Sequence[float | None]) -> dict:
 
 
 def score_table(scores: Scores, photographs: Sequence[Photograph]) -> tuple[list[str], list[list]]:
-    """Header and rows of the CSV file of a cell: one row per image and seed. type: of the image's own distortion, where the data
-    set tells; distortion: the one that the rank loss looked at."""
+    """Header and rows of the CSV file of a cell: one row per image and seed. type: of the image's own
+    distortion, where the data set tells; distortion: the one that the rank loss looked at."""
     steps = [f"loss_{step + 1}" for step in range(scores.losses.shape[-1])]
     rows = [
         [

@@ -1,4 +1,5 @@
-"""The paper's tables and figures as data: cells to compute, and which published value each of them stands beside."""
+"""The paper's tables and figures as data: cells to compute, and which published value each of them stands
+beside."""
 
 import csv
 import hashlib
@@ -18,8 +19,8 @@ PUBLISHED = Path(__file__).with_name("paper_tables.csv")
 
 @dataclass(frozen=True)
 class Target:
-    """Images to adapt to. subset: of the data set, its default if None. between: only images whose published score is above the
-    first bound and not above the second."""
+    """Images to adapt to. subset: of the data set, its default if None. between: only images whose published
+    score is above the first bound and not above the second."""
 
     dataset: str
     subset: str | None = None
@@ -32,7 +33,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Cell:
-    """One network, from one source, adapted to one target by one method: the unit of work, of storage and of comparison.
+    """One network, from one source, adapted to one target by one method: the unit of work, of storage and of
+    comparison.
 
     limit: only so many images of the target, chosen by the hash of their names, or None for all.
     """
@@ -57,8 +59,8 @@ class Cell:
 class Experiment:
     """One table or figure for one network.
 
-    place: "1" to "8", "fig4" to "fig6", or "extra", not in the paper. settings: what the paper calls each, and the method
-    that it is. cut: where the extractor ends, if not where the protocol says.
+    place: "1" to "8", "fig4" to "fig6", or "extra", not in the paper. settings: what the paper calls each,
+    and the method that it is. cut: where the extractor ends, if not where the protocol says.
     """
 
     place: str
@@ -108,7 +110,9 @@ def targets(*names: str) -> tuple[Target, ...]:
 
 MAIN = targets("koniq10k", "pipal", "cid2013", "live_iqa")
 TABLE_1 = {"Baseline": METHODS["source"], "Rotation": METHODS["rotation"], "TTA-IQA": METHODS["rank+gc"]}
-EXTRA = {name: METHODS[name] for name in ("bn-stats", "contrastive", "contrique", "online")}  # no numbers are published
+EXTRA = {
+    name: METHODS[name] for name in ("bn-stats", "contrastive", "contrique", "online")
+}  # no numbers are published
 TABLE_2 = {name: METHODS[name] for name in ("rank", "gc", "rank+gc")}
 
 
@@ -125,14 +129,15 @@ def entries(
     seeds: Sequence[int],
     limit: int | None = None,
 ) -> Iterator[Entry]:
-    """Every place of one network's experiments. Equal work is one cell, with one id, however often it is listed."""
+    """Every place of one network's experiments. Equal work is one cell, with one id, however often it is
+    listed."""
     for experiment in experiments:
         for target in experiment.targets:
             for setting, method in experiment.settings.items():
                 chosen = backbone.protocols[protocol]
                 if experiment.cut is not None and method.adapts:
                     chosen = replace(chosen, cut=experiment.cut)
-                settled = backbone.cut(chosen).settled(method)
+                settled = backbone.cut(chosen).with_default_adapt(method)
                 cell = Cell(name, experiment.weights, target, settled, chosen, tuple(seeds), limit=limit)
                 yield Entry(experiment.place, name, experiment.weights, target, setting, cell)
 

@@ -1,4 +1,5 @@
-"""How well scores agree with human opinion (Sec. 4.1). Scores and MOS: (n,), larger = better on both sides."""
+"""How well scores agree with human opinion (Sec. 4.1). Scores and MOS: (n,), larger = better on both
+sides."""
 
 import warnings
 
@@ -11,7 +12,8 @@ FEWEST = 10  # images that an interval is drawn from
 
 
 def agreement(scores: np.ndarray, mos: np.ndarray) -> dict[str, float | None]:
-    """SROCC, PLCC, PLCC after the 4-parameter logistic mapping, KROCC, and RMSE (in MOS units, after that mapping).
+    """SROCC, PLCC, PLCC after the 4-parameter logistic mapping, KROCC, and RMSE (in MOS units, after that
+    mapping).
 
     None where a value is not defined: constant scores, or a mapping that cannot be fitted.
     """
@@ -29,18 +31,26 @@ def agreement(scores: np.ndarray, mos: np.ndarray) -> dict[str, float | None]:
 
 
 def logistic_mapping(scores: np.ndarray, mos: np.ndarray) -> np.ndarray | None:
-    """Scores mapped to MOS by the least-squares b2 + (b1 - b2) / (1 + exp(-(q - b3) / |b4|)) (VQEG), or None if the fit fails."""
-    if np.ptp(scores) == 0 or np.ptp(mos) == 0 or len(scores) < 5:  # four parameters need more than four points
+    """Scores mapped to MOS by the least-squares b2 + (b1 - b2) / (1 + exp(-(q - b3) / |b4|)) (VQEG), or None
+    if the fit fails."""
+    if (
+        np.ptp(scores) == 0 or np.ptp(mos) == 0 or len(scores) < 5
+    ):  # four parameters need more than four points
         return None
     centred = (scores - scores.mean()) / scores.std()
 
     def curve(q: np.ndarray, top: float, bottom: float, middle: float, width: float) -> np.ndarray:
-        return bottom + (top - bottom) / (1 + np.exp(-np.clip((q - middle) / (abs(width) + 1e-12), -500, 500)))
+        return bottom + (top - bottom) / (
+            1 + np.exp(-np.clip((q - middle) / (abs(width) + 1e-12), -500, 500))
+        )
 
     rising = np.corrcoef(centred, mos)[0, 1] >= 0
     top, bottom = (mos.max(), mos.min()) if rising else (mos.min(), mos.max())
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):  # a fit that runs away is judged by its outcome
+        with (
+            warnings.catch_warnings(),
+            np.errstate(all="ignore"),
+        ):  # a fit that runs away is judged by its outcome
             warnings.simplefilter("ignore", optimize.OptimizeWarning)
             fitted, _ = optimize.curve_fit(curve, centred, mos, (top, bottom, 0.0, 1.0), maxfev=20_000)
     except RuntimeError:
@@ -51,10 +61,11 @@ def logistic_mapping(scores: np.ndarray, mos: np.ndarray) -> np.ndarray | None:
 def gain_interval(
     source: np.ndarray, adapted: np.ndarray, mos: np.ndarray, resamples: int = 1000, level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Paired bootstrap interval of SROCC(adapted) - SROCC(source), averaged over seeds, over images drawn with replacement.
+    """Paired bootstrap interval of SROCC(adapted) - SROCC(source), averaged over seeds, over images drawn
+    with replacement.
 
-    source, adapted: (seeds, n). mos: (n,). None if any of them is constant, or n below 10: resamples of so few images are mostly
-    alike, and would claim what nobody can know.
+    source, adapted: (seeds, n). mos: (n,). None if any of them is constant, or n below 10: resamples of so
+    few images are mostly alike, and would claim what nobody can know.
     """
     if len(mos) < FEWEST or any(np.ptp(row) == 0 for row in (*source, *adapted, mos)):
         return None
@@ -69,7 +80,8 @@ def gain_interval(
         times = np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(float)
         right = target.centred(times)
         by_seed = [
-            _correlation(after.centred(times), right, times) - _correlation(before.centred(times), right, times)
+            _correlation(after.centred(times), right, times)
+            - _correlation(before.centred(times), right, times)
             for before, after in ranked
         ]
         gains.extend(np.mean(by_seed, axis=0))
@@ -99,7 +111,8 @@ def _correlation(a: np.ndarray, b: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def places_gained(source: np.ndarray, adapted: np.ndarray, mos: np.ndarray) -> np.ndarray:
-    """How many places each image came nearer to where its MOS ranks it, of n, averaged over seeds: (seeds, n) -> (n,)."""
+    """How many places each image came nearer to where its MOS ranks it, of n, averaged over seeds: (seeds, n)
+    -> (n,)."""
     right = stats.rankdata(mos)
     before, after = (np.abs(stats.rankdata(scores, axis=1) - right) for scores in (source, adapted))
     return (before - after).mean(0)

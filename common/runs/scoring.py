@@ -1,4 +1,5 @@
-"""Photographs without human scores: what source and adapted network say of them, and whether adaptation may be trusted."""
+"""Photographs without human scores: what source and adapted network say of them, and whether adaptation may
+be trusted."""
 
 import itertools
 import math
@@ -15,16 +16,16 @@ from common.photographs import Photograph
 from common.protocols import Setting
 from common.y import YNetwork
 
-# SROCC between the source's scores of a batch and the adapted ones. The losses are told which images the source holds for good
-# and bad; an episode that ends in another order has left what it was told.
+# SROCC between the source's scores of a batch and the adapted ones. The losses are told which images the
+# source holds for good and bad; an episode that ends in another order has left what it was told.
 KEPT_ORDER = 0.5
 
 
 @dataclass
 class ScoredBatch:
-    """One batch. number: of the batch. source, adapted: index of the photograph to its score, the mean over crops. faults: index
-    to the reason why it cannot be read. kept_order: of each episode, one per crop, NaN where it is not defined. notes: what
-    befell the episodes."""
+    """One batch. number: of the batch. source, adapted: index of the photograph to its score, the mean over
+    crops. faults: index to the reason why it cannot be read. kept_order: of each episode, one per crop, NaN
+    where it is not defined. notes: what befell the episodes."""
 
     number: int
     source: dict[int, float] = field(default_factory=dict)
@@ -58,8 +59,8 @@ class ScoredBatch:
 
 
 def kept_order(outcome: Outcome) -> float:
-    """SROCC between the source's scores of an episode and the adapted ones, 0 where adaptation made all scores one; NaN where
-    there is no order to keep: fewer than three images, or equal scores."""
+    """SROCC between the source's scores of an episode and the adapted ones, 0 where adaptation made all
+    scores one; NaN where there is no order to keep: fewer than three images, or equal scores."""
     source, adapted = outcome.source.numpy(), outcome.adapted.numpy()
     if len(source) < 3 or np.ptp(source) == 0:
         return float("nan")
@@ -67,7 +68,7 @@ def kept_order(outcome: Outcome) -> float:
 
 
 def score_batches(
-    y: YNetwork,
+    ynet: YNetwork,
     photographs: Sequence[Photograph],
     setting: Setting,
     batches: Sequence[tuple[int, Sequence[int]]],
@@ -80,17 +81,24 @@ def score_batches(
 ) -> Iterator[ScoredBatch]:
     """Score batches of photographs; those that cannot be read are left out of their batch and named.
 
-    batches: number and indices of each. crops: episodes of each batch, on the views of seeds `seed`, `seed` + 1, ..., whose
-    scores are averaged. guard: an episode whose kept order is below it, or not defined, gives the source's scores. at_once: how
-    many episodes run at once.
+    batches: number and indices of each. crops: episodes of each batch, on the views of seeds `seed`, `seed` +
+    1, ..., whose scores are averaged. guard: an episode whose kept order is below it, or not defined, gives
+    the source's scores. at_once: how many episodes run at once.
     """
     protocol, method = setting
-    y.draw_head(seed)
-    adapter = Adapter(y, protocol, method)
+    ynet.draw_head(seed)
+    adapter = Adapter(ynet, protocol, method)
     second_views = method.second_views
     views = ConcatDataset(
         [
-            Views(photographs, seed + crop, protocol.view, method.types, protocol.severities, second_views=second_views)
+            Views(
+                photographs,
+                seed + crop,
+                protocol.view,
+                method.types,
+                protocol.severities,
+                second_views=second_views,
+            )
             for crop in range(crops)
         ]
     )
@@ -100,12 +108,16 @@ def score_batches(
     now: ScoredBatch | None = None
     while several := list(itertools.islice(loaded, at_once)):
         read = [batch for _, (batch, _) in several]
-        for (number, crop, indices), (_, faults), (batch, outcome) in zip(*zip(*several), _run(adapter, read)):
+        for (number, crop, indices), (_, faults), (batch, outcome) in zip(
+            *zip(*several), _run(adapter, read)
+        ):
             if crop == 0:
                 now = ScoredBatch(number)
             now.faults |= {indices[place]: reason for place, reason in faults.items()}
             kept = [] if batch is None else batch.indices.tolist()
-            now.faults |= dict.fromkeys(set(indices).difference(kept, now.faults), "the network's score is not finite")
+            now.faults |= dict.fromkeys(
+                set(indices).difference(kept, now.faults), "the network's score is not finite"
+            )
             if outcome is not None:
                 now.record(kept, outcome, crops, guard)
             if crop == crops - 1:
@@ -114,21 +126,25 @@ def score_batches(
 
 
 def _run(adapter: Adapter, batches: Sequence[Batch | None]) -> list[tuple[Batch | None, Outcome | None]]:
-    """Each batch without the images that the source has no finite score of, and its outcome; None for a batch of none."""
+    """Each batch without the images that the source has no finite score of, and its outcome; None for a batch
+    of none."""
     held = [batch for batch in batches if batch is not None]
     try:
         outcomes = iter(adapter(held) if held else ())
     except NotFinite as error:
         parts = iter(error.finite.cpu().split([len(batch.indices) for batch in held]))
         finite = [batch and batch.only(next(parts)) for batch in batches]
-        return _run(adapter, [batch if batch is not None and len(batch.indices) else None for batch in finite])
+        return _run(
+            adapter, [batch if batch is not None and len(batch.indices) else None for batch in finite]
+        )
     return [(batch, None if batch is None else next(outcomes)) for batch in batches]
 
 
 @dataclass(frozen=True)
 class Movement:
-    """How adaptation changed the scores of a run. moved: mean absolute change, in standard deviations of the source's scores,
-    None where these are equal. episodes: those whose kept order is defined. lost: how many of them fell below `threshold`."""
+    """How adaptation changed the scores of a run. moved: mean absolute change, in standard deviations of the
+    source's scores, None where these are equal. episodes: those whose kept order is defined. lost: how many
+    of them fell below `threshold`."""
 
     moved: float | None
     episodes: int
@@ -137,7 +153,9 @@ class Movement:
     threshold: float
 
 
-def movement(source: Sequence[float], adapted: Sequence[float], kept: Sequence[float], threshold: float) -> Movement:
+def movement(
+    source: Sequence[float], adapted: Sequence[float], kept: Sequence[float], threshold: float
+) -> Movement:
     """source, adapted: scores of all images. kept: `kept_order` of all episodes."""
     before, after, kept = np.asarray(source), np.asarray(adapted), np.asarray(kept, dtype=float)
     defined = kept[np.isfinite(kept)]

@@ -1,8 +1,9 @@
-"""Many cells into one folder: what is done stays done, what they share is done once, a kill loses the batches in hand.
+"""Many cells into one folder: what is done stays done, what they share is done once, a kill loses the batches
+in hand.
 
-RESULTS/<id>/result.json, scores.csv and run.json hold a finished cell and appear together. Until then its episodes lie in
-RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they end. RESULTS/failed/<id>.json says why a cell failed.
-RESULTS/.work/locks keeps two sweeps from the same work.
+RESULTS/<id>/result.json, scores.csv and run.json hold a finished cell and appear together. Until then its
+episodes lie in RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they end. RESULTS/failed/<id>.json
+says why a cell failed. RESULTS/.work/locks keeps two sweeps from the same work.
 """
 
 import fcntl
@@ -26,7 +27,15 @@ from common.adapter import Outcome
 from common.batches import batch_order
 from common.photographs import Photograph
 from common.protocols import Setting
-from common.runs.cell import Done, Scores, before_episodes, episodes_of, forwards, score_table, summary
+from common.runs.cell import (
+    FinishedEpisode,
+    Scores,
+    episodes_of,
+    forwards,
+    score_table,
+    shared_inputs,
+    summary,
+)
 from common.runs.grid import Cell, Target
 from common.system.device import default_episodes, environment
 from common.system.errors import UserError
@@ -35,7 +44,7 @@ from common.y import YNetwork
 
 
 @dataclass(frozen=True)
-class Images:
+class TargetImages:
     """What a target is on this machine. record: what a result says of it."""
 
     photographs: Sequence[Photograph]
@@ -52,8 +61,9 @@ class Images:
 FILES = ("result.json", "run.json", "scores.csv")  # of a finished cell
 
 
-class Network(NamedTuple):
-    """A source on its device. wrap: the Y that a protocol asks for. record: what a result says of the weights."""
+class LoadedNetwork(NamedTuple):
+    """A source on its device. wrap: the Y that a protocol asks for. record: what a result says of the
+    weights."""
 
     wrap: Callable[..., YNetwork]
     record: dict
@@ -81,8 +91,10 @@ def jobs(cells: Iterable[Cell]) -> list[Job]:
     """Distinct cells, grouped by what they share; jobs of one network follow each other."""
     shared: dict[tuple, dict[str, Cell]] = {}
     for cell in cells:
-        images = cell.target, cell.limit, cell.batch_size, before_episodes(cell.protocol), cell.seeds
-        stateful = Setting(cell.protocol, cell.method).stateful  # would keep the others from running several episodes at once
+        images = cell.target, cell.limit, cell.batch_size, shared_inputs(cell.protocol), cell.seeds
+        stateful = Setting(
+            cell.protocol, cell.method
+        ).stateful  # would keep the others from running several episodes at once
         shared.setdefault((cell.backbone, cell.weights, *images, stateful), {})[cell.id] = cell
     return [Job(tuple(group.values()), seed) for key, group in shared.items() for seed in key[-2]]
 
@@ -111,7 +123,9 @@ class Store:
             for folder in (self.root / name for name in (".work/locks", "failed", "logs")):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.root} cannot be written to ({error.strerror}): choose other --results") from None
+            raise UserError(
+                f"{self.root} cannot be written to ({error.strerror}): choose other --results"
+            ) from None
 
     def done(self, cell: Cell) -> bool:
         return all((self.root / cell.id / name).is_file() for name in FILES)
@@ -129,16 +143,21 @@ class Store:
         except FileNotFoundError:
             return "not finished; the same command goes on"
 
-    def forgive(self, cell: Cell) -> None:
+    def clear_failure(self, cell: Cell) -> None:
         """A failed cell may be tried again."""
         with suppress(FileNotFoundError):
             self.failure(cell).unlink()
 
     def journal(self, cell: Cell, seed: int, inputs: dict) -> "Journal":
-        return Journal(self.work(cell) / f"{seed}.jsonl", inputs, Setting(cell.protocol, cell.method).stateful)
+        return Journal(
+            self.work(cell) / f"{seed}.jsonl", inputs, Setting(cell.protocol, cell.method).stateful
+        )
 
-    def finish(self, cell: Cell, images: Images, network: Network, device: torch.device, inputs: dict) -> bool:
-        """Write the result of a cell, all of its files at once, if the journals of all its seeds are complete."""
+    def finish(
+        self, cell: Cell, images: TargetImages, network: LoadedNetwork, device: torch.device, inputs: dict
+    ) -> bool:
+        """Write the result of a cell, all of its files at once, if the journals of all its seeds are
+        complete."""
         with locked(self.lock(cell.id), wait=True):
             if self.done(cell):
                 return False
@@ -156,8 +175,12 @@ class Store:
             config = {"id": cell.id, **asdict(cell), "data": images.record, "weights_file": network.record}
             folder = self.work(cell) / "result"
             shutil.rmtree(folder, ignore_errors=True)
-            write_json(folder / "result.json", {"config": config, "environment": environment(device), **found})
-            write_json(folder / "run.json", {**run, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+            write_json(
+                folder / "result.json", {"config": config, "environment": environment(device), **found}
+            )
+            write_json(
+                folder / "run.json", {**run, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+            )
             write_csv(folder / "scores.csv", *score_table(scores, images.photographs))
             shutil.rmtree(self.root / cell.id, ignore_errors=True)  # one that somebody took a file out of
             os.rename(folder, self.root / cell.id)
@@ -166,13 +189,14 @@ class Store:
 
     def clear(self, cell: Cell) -> None:
         """Remove what a finished cell has no more use for."""
-        self.forgive(cell)
+        self.clear_failure(cell)
         shutil.rmtree(self.work(cell), ignore_errors=True)
 
 
 @contextmanager
 def locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Whether nobody else has `path` locked, until the end of the block. The system unlocks it when a process dies."""
+    """Whether nobody else has `path` locked, until the end of the block. The system unlocks it when a process
+    dies."""
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -183,10 +207,11 @@ def locked(path: Path, wait: bool) -> Iterator[bool]:
 
 
 class Journal:
-    """The finished episodes of one cell and seed, by number of the batch. A line that a kill cut short does not count.
+    """The finished episodes of one cell and seed, by number of the batch. A line that a kill cut short does
+    not count.
 
-    inputs: what the episodes depend on beside the cell; a journal of other inputs is started over. stateful: an episode depends
-    on those before it, so that an unfinished journal is of no use.
+    inputs: what the episodes depend on beside the cell; a journal of other inputs is started over. stateful:
+    an episode depends on those before it, so that an unfinished journal is of no use.
     """
 
     def __init__(self, path: Path, inputs: dict, stateful: bool):
@@ -225,7 +250,7 @@ class Journal:
                 self.file.flush()
             yield self
 
-    def append(self, done: Done) -> None:
+    def append(self, done: FinishedEpisode) -> None:
         """Once it returns, the end of this process does not lose the episode."""
         outcome = done.outcome
         line = {
@@ -241,11 +266,17 @@ class Journal:
         self.lines[done.number] = line
 
 
-def _inputs(images: Images, network: Network, device: torch.device) -> dict:
+def _inputs(images: TargetImages, network: LoadedNetwork, device: torch.device) -> dict:
     """What the episodes of a cell depend on, wherever it lies."""
     data = {name: value for name, value in images.record.items() if name not in ("folder", "label_file")}
     versions = {name: value for name, value in environment(device).items() if name in ("commit", "torch")}
-    return {"images": images.digest, **data, "weights": network.record["sha256"], **versions, "device": device.type}
+    return {
+        "images": images.digest,
+        **data,
+        "weights": network.record["sha256"],
+        **versions,
+        "device": device.type,
+    }
 
 
 _ARRAYS = ("source", "adapted", "choice", "losses")
@@ -274,16 +305,16 @@ class Report(Interface):
 
 @dataclass
 class Worker:
-    """Runs jobs on one device. targets: images of every (target, limit). load: (backbone, weights, device) -> Network; the last
-    one is kept for the next job."""
+    """Runs jobs on one device. targets: images of every (target, limit). load: (backbone, weights, device) ->
+    LoadedNetwork; the last one is kept for the next job."""
 
     store: Store
-    targets: Mapping[tuple[Target, int | None], Images]
-    load: Callable[[str, str, torch.device], Network]
+    targets: Mapping[tuple[Target, int | None], TargetImages]
+    load: Callable[[str, str, torch.device], LoadedNetwork]
     device: torch.device
     workers: int
     report: Report
-    network: tuple[tuple[str, str], Network] | None = None
+    network: tuple[tuple[str, str], LoadedNetwork] | None = None
     failed: set[str] = field(default_factory=set)  # ids; those that failed elsewhere may well succeed here
 
     def run(self, todo: Iterable[Job]) -> None:
@@ -310,16 +341,20 @@ class Worker:
         try:
             self._episodes(cells, seed)
             return
-        except Exception as error:  # of whatever kind: the other cells of the sweep have nothing to do with it
+        except (
+            Exception
+        ) as error:  # of whatever kind: the other cells of the sweep have nothing to do with it
             if len(cells) == 1:
                 known = isinstance(error, UserError)
                 reason = str(error) if known else f"{type(error).__name__}: {error}"
                 self.failed.add(cells[0].id)
                 self.store.fail(cells[0], reason)
-                self.report.failed(cells[0], reason, "" if known else "".join(traceback.format_exception(error)))
+                self.report.failed(
+                    cells[0], reason, "" if known else "".join(traceback.format_exception(error))
+                )
                 return
-        # Each alone, to learn whose fault it was; the journals keep what was done. Not where the error is still at hand, whose
-        # traceback holds the tensors of all of them.
+        # Each alone, to learn whose fault it was; the journals keep what was done. Not where the error is
+        # still at hand, whose traceback holds the tensors of all of them.
         for cell in cells:
             self._run([cell], seed)
 
@@ -333,7 +368,9 @@ class Worker:
         job = Job(tuple(cells), seed)
         self.report.job(job.name, first.backbone, len(images.photographs) * job.forwards)
         with ExitStack() as stack:
-            journals = [stack.enter_context(self.store.journal(cell, seed, inputs).opened(batches)) for cell in cells]
+            journals = [
+                stack.enter_context(self.store.journal(cell, seed, inputs).opened(batches)) for cell in cells
+            ]
             found = episodes_of(
                 network.wrap,
                 images.photographs,
@@ -352,7 +389,7 @@ class Worker:
             if self.store.finish(cell, images, network, self.device, inputs):
                 self.report.finished(cell)
 
-    def _network(self, backbone: str, weights: str) -> Network:
+    def _network(self, backbone: str, weights: str) -> LoadedNetwork:
         if self.network is None or self.network[0] != (backbone, weights):
             self.network = None  # free the memory first
             self.network = (backbone, weights), self.load(backbone, weights, self.device)

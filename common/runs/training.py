@@ -1,7 +1,8 @@
 """Supervised training of a source network on human scores: what test-time adaptation starts from.
 
-One recipe for every network: standardised scores, Huber and correlation loss, AdamW with warm-up and cosine. `meta` instead
-learns over distortion types (Zhu et al., CVPR 2020). docs/training.md says where either differs from the papers.
+One recipe for every network: standardised scores, Huber and correlation loss, AdamW with warm-up and cosine.
+`meta` instead learns over distortion types (Zhu et al., CVPR 2020). docs/training.md says where either
+differs from the papers.
 """
 
 import itertools
@@ -33,9 +34,9 @@ KEEP = 1 << 29  # bytes of decoded photographs that a loader process keeps
 class Recipe:
     """How to train. Whatever decides the result is here, so that two runs of one recipe on one set agree.
 
-    crops: random views of every photograph in an epoch. view: of training; validation sees the one of the test. warmup: share of
-    all steps. correlation: weight of that loss beside Huber's. tasks, inner_lr: distortion types per step of `meta`, and the
-    learning rate of its two inner steps.
+    crops: random views of every photograph in an epoch. view: of training; validation sees the one of the
+    test. warmup: share of all steps. correlation: weight of that loss beside Huber's. tasks, inner_lr:
+    distortion types per step of `meta`, and the learning rate of its two inner steps.
     """
 
     seed: int = 0
@@ -70,14 +71,16 @@ class Scale:
 
     @classmethod
     def of(cls, mos: np.ndarray, output: tuple[float, float]) -> "Scale":
-        """Such that the mean score has the first output, and one standard deviation above it the second more."""
+        """Such that the mean score has the first output, and one standard deviation above it the second
+        more."""
         scale = float(mos.std()) / output[1]
         return cls(float(mos.mean()) - scale * output[0], scale)
 
 
 @dataclass
-class Progress:
-    """What a run has come to, all of it tensors and numbers. epoch: how many are done. best: of the validation SROCC so far."""
+class TrainingState:
+    """What a run has come to, all of it tensors and numbers. epoch: how many are done. best: of the
+    validation SROCC so far."""
 
     epoch: int
     best: float
@@ -86,18 +89,28 @@ class Progress:
     optimiser: dict
 
 
-def disjoint(photographs: Sequence[Photograph], seed: int, shares: tuple[float, float] = (0.15, 0.15)) -> Parts:
-    """Split by group, at random by the seed. shares: of the groups for validation and test, each at least one group."""
-    groups = sorted({photograph.group for photograph in photographs}, key=lambda group: digest(seed, "split", group))
+def disjoint(
+    photographs: Sequence[Photograph], seed: int, shares: tuple[float, float] = (0.15, 0.15)
+) -> Parts:
+    """Split by group, at random by the seed. shares: of the groups for validation and test, each at least one
+    group."""
+    groups = sorted(
+        {photograph.group for photograph in photographs}, key=lambda group: digest(seed, "split", group)
+    )
     validation, test = (max(1, round(share * len(groups))) for share in shares)
     if len(groups) < validation + test + 1:
-        raise UserError(f"{len(groups)} groups of images cannot be split into training, validation and test: 3 are needed")
-    part = {group: 1 if i < validation else 2 if i < validation + test else 0 for i, group in enumerate(groups)}
+        raise UserError(
+            f"{len(groups)} groups of images cannot be split into training, validation and test: 3 are needed"
+        )
+    part = {
+        group: 1 if i < validation else 2 if i < validation + test else 0 for i, group in enumerate(groups)
+    }
     return Parts(*([p for p in photographs if part[p.group] == which] for which in range(3)))
 
 
 def quality_loss(scores: Tensor, target: Tensor, correlation: float = 1.0) -> Tensor:
-    """Huber loss plus `correlation` times one minus Pearson's coefficient over the batch. scores, target: (N,), standardised."""
+    """Huber loss plus `correlation` times one minus Pearson's coefficient over the batch. scores, target:
+    (N,), standardised."""
     a, b = scores - scores.mean(), target - target.mean()
     pearson = (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-6)
     return F.huber_loss(scores, target) + correlation * (1 - pearson)
@@ -111,14 +124,16 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
-def predict(y: YNetwork, photographs: Sequence[Photograph], view: View, resize, seed: int, workers: int) -> np.ndarray:
+def predict(
+    ynet: YNetwork, photographs: Sequence[Photograph], view: View, resize, seed: int, workers: int
+) -> np.ndarray:
     """Scores by the network in eval mode on one view of each photograph, (n,)."""
-    y.network.eval()
+    ynet.network.eval()
     scores = np.empty(len(photographs))
     views = Views(photographs, seed, view, resize=resize)
     with torch.no_grad():
         for batch in load(views, batch_order(photographs, seed, 8), workers):
-            scores[batch.indices] = y.predict(y.normalised(batch.clean)).float().cpu()
+            scores[batch.indices] = ynet.predict(ynet.normalised(batch.clean)).float().cpu()
     return scores
 
 
@@ -145,14 +160,15 @@ class TrainingViews(Dataset):
 
 
 class Trainer:
-    """Trains the network of `y` on the photographs of `parts.train`.
+    """Trains the network of `ynet` on the photographs of `parts.train`.
 
-    output: what a mean score should come out as, and one standard deviation above it, less that. bar: told of every batch.
+    output: what a mean score should come out as, and one standard deviation above it, less that. bar: told of
+    every batch.
     """
 
     def __init__(
         self,
-        y: YNetwork,
+        ynet: YNetwork,
         parts: Parts,
         recipe: Recipe,
         *,
@@ -162,17 +178,20 @@ class Trainer:
         workers: int = 0,
         bar: Callable[[], object] = lambda: None,
     ):
-        self.y, self.parts, self.recipe, self.output = y, parts, recipe, output
+        self.ynet, self.parts, self.recipe, self.output = ynet, parts, recipe, output
         self.test_view, self.resize, self.workers, self.bar = test_view, resize, workers, bar
-        self.device = next(y.parameters()).device
+        self.device = next(ynet.parameters()).device
         mos = np.array([photograph.mos for photograph in parts.train])
         self.scale = Scale.of(mos, output)
         self.target = torch.from_numpy((mos - mos.mean()) / mos.std()).float()
-        y.network.requires_grad_(True)
+        ynet.network.requires_grad_(True)
         decayed, others = [], []
-        for parameter in y.network.parameters():
+        for parameter in ynet.network.parameters():
             (decayed if parameter.ndim > 1 else others).append(parameter)
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
         self.per_epoch = len(self._batches(0))
 
@@ -181,27 +200,34 @@ class Trainer:
         """Batches of the whole run."""
         return self.recipe.epochs * self.per_epoch
 
-    def epochs(self, start: Progress | None = None) -> Iterator[Progress]:
-        """Train, from `start` if given, and say after each epoch where it stands. The tensors yielded are the live ones."""
+    def epochs(self, start: TrainingState | None = None) -> Iterator[TrainingState]:
+        """Train, from `start` if given, and say after each epoch where it stands. The tensors yielded are the
+        live ones."""
         done, best, history = 0, -math.inf, []
         if start is not None:
             done, best, history = start.epoch, start.best, list(start.history)
-            self.y.network.load_state_dict(start.network)
+            self.ynet.network.load_state_dict(start.network)
             self.optimiser.load_state_dict(start.optimiser)
         rest = range(done, self.recipe.epochs)
         views = TrainingViews(self.parts.train, self.recipe, self.resize)
-        batches = load(views, [self._keyed(epoch, batch) for epoch in rest for batch in self._batches(epoch)], self.workers)
+        batches = load(
+            views,
+            [self._keyed(epoch, batch) for epoch in rest for batch in self._batches(epoch)],
+            self.workers,
+        )
         for epoch in rest:
             loss = self._epoch(epoch, batches)
             srocc = self.validate()
             history.append({"epoch": epoch + 1, "loss": loss, "validation_srocc": srocc})
             best = max(best, -math.inf if srocc is None else srocc)
-            yield Progress(epoch + 1, best, history, self.y.network.state_dict(), self.optimiser.state_dict())
+            yield TrainingState(
+                epoch + 1, best, history, self.ynet.network.state_dict(), self.optimiser.state_dict()
+            )
 
     def validate(self) -> float | None:
         """SROCC on the groups set apart for it."""
         photographs = self.parts.validation
-        scores = predict(self.y, photographs, self.test_view, self.resize, self.recipe.seed, self.workers)
+        scores = predict(self.ynet, photographs, self.test_view, self.resize, self.recipe.seed, self.workers)
         if not np.isfinite(scores).all():
             raise UserError("training diverged: the scores are not finite; try a smaller --lr")
         return agreement(scores, np.array([photograph.mos for photograph in photographs]))["srocc"]
@@ -209,7 +235,7 @@ class Trainer:
     def _epoch(self, epoch: int, batches: Iterator[Batch]) -> float:
         """Learn from the next `per_epoch` batches. Returns the mean loss."""
         recipe = self.recipe
-        self.y.network.train()
+        self.ynet.network.train()
         per_step = 2 * recipe.tasks if recipe.meta else 1
         total = torch.zeros((), device=self.device)
         waiting: list[Batch] = []
@@ -228,12 +254,14 @@ class Trainer:
         return int.from_bytes(digest(self.recipe.seed, purpose)[:7], "big")
 
     def _keyed(self, epoch: int, batch: Sequence[int]) -> list[tuple[int, int]]:
-        """For TrainingViews: the seed of the view and the index of the photograph, for each index into `crops` passes."""
+        """For TrainingViews: the seed of the view and the index of the photograph, for each index into
+        `crops` passes."""
         n = len(self.parts.train)
         return [(self._seed(f"epoch {epoch} crop {index // n}"), index % n) for index in batch]
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """Indices into `crops` passes over the training set; what does not fill a batch waits for the next."""
+        """Indices into `crops` passes over the training set; what does not fill a batch waits for the
+        next."""
         recipe, n = self.recipe, len(self.parts.train)
         size = min(recipe.batch_size, n * recipe.crops)
         if recipe.meta:
@@ -245,9 +273,13 @@ class Trainer:
         """For each step `tasks` distortion types, and of each a support and a query batch."""
         recipe, n = self.recipe, len(self.parts.train)
         kinds = sorted({photograph.kind for photograph in self.parts.train} - {"", "original"})
-        members = {kind: np.array([i for i, p in enumerate(self.parts.train) if p.kind == kind]) for kind in kinds}
+        members = {
+            kind: np.array([i for i, p in enumerate(self.parts.train) if p.kind == kind]) for kind in kinds
+        }
         if len(kinds) < 2:
-            raise UserError("meta-learning needs the distortion type of every image, and at least two types: use --recipe plain")
+            raise UserError(
+                "meta-learning needs the distortion type of every image, and at least two types: use --recipe plain"
+            )
         rng = generator(recipe.seed, f"tasks {epoch}")
         batches = []
         for _ in range(max(1, n * recipe.crops // (size * 2 * recipe.tasks))):
@@ -261,11 +293,13 @@ class Trainer:
     def _loss(self, batch: Batch) -> Tensor:
         amp = torch.autocast(self.device.type, torch.bfloat16) if self.recipe.amp else nullcontext()
         with amp:
-            x = self.y.normalised(batch.clean).contiguous(memory_format=torch.channels_last)
-            scores = self.y.predict(x)
+            x = self.ynet.normalised(batch.clean).contiguous(memory_format=torch.channels_last)
+            scores = self.ynet.predict(x)
         centre, spread = self.output
         return quality_loss(
-            (scores.float() - centre) / spread, self.target[batch.indices].to(self.device), self.recipe.correlation
+            (scores.float() - centre) / spread,
+            self.target[batch.indices].to(self.device),
+            self.recipe.correlation,
         )
 
     def _step(self, batch: Batch, rate: float) -> Tensor:
@@ -278,9 +312,9 @@ class Trainer:
         return loss.detach()
 
     def _meta_step(self, batches: Sequence[Batch], rate: float) -> Tensor:
-        """From the same parameters, one Adam step on the support and one on the query batch of every type; then a
-        share `rate` of the way to the mean of where they lead."""
-        parameters = list(self.y.network.parameters())
+        """From the same parameters, one Adam step on the support and one on the query batch of every type;
+        then a share `rate` of the way to the mean of where they lead."""
+        parameters = list(self.ynet.network.parameters())
         start = [parameter.detach().clone() for parameter in parameters]
         drift = [torch.zeros_like(parameter) for parameter in parameters]
         total = torch.zeros((), device=self.device)

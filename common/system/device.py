@@ -12,11 +12,22 @@ import torch
 
 from common.system.errors import UserError
 
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "pillow", "opencv-python-headless", "opencv-python", "timm")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+    "opencv-python-headless",
+    "opencv-python",
+    "timm",
+)
 
 
 def choose(name: str) -> torch.device:
-    """A device by name; "auto" is CUDA where there is one, then MPS, then the CPU. Raises UserError if it is not there."""
+    """A device by name; "auto" is CUDA where there is one, then MPS, then the CPU. Raises UserError if it is
+    not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -31,7 +42,8 @@ def choose(name: str) -> torch.device:
 
 
 def default_episodes(device: torch.device) -> int:
-    """How many episodes at once. On a CPU one is fastest (docs/speed.md); a GPU is idle with a single batch of 8."""
+    """How many episodes at once. On a CPU one is fastest (docs/speed.md); a GPU is idle with a single batch
+    of 8."""
     return 4 if device.type == "cuda" else 1
 
 
@@ -60,7 +72,9 @@ def environment(device: torch.device) -> dict[str, str | int]:
 def _commit() -> str | None:
     described = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(described, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            described, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -13,7 +13,8 @@ from common.system.errors import UserError
 
 @contextmanager
 def whole_path(path: Path) -> Iterator[Path]:
-    """A place to write a file to, which gets its name only once it is complete; on any error nothing is left behind."""
+    """A place to write a file to, which gets its name only once it is complete; on any error nothing is left
+    behind."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +30,10 @@ def whole_path(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
     """A text file that gets its name only once it is complete; on any error nothing is left behind."""
-    options = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name need not be UTF-8, and is written as it is
+    options = {
+        "encoding": "utf-8",
+        "errors": "surrogateescape",
+    }  # a file's name need not be UTF-8, and is written as it is
     with whole_path(path) as temporary, temporary.open("w", newline="", **options) as file:
         yield file
 
@@ -48,22 +52,29 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def check_targets(targets: Sequence[Path | None], inputs: Sequence[Path], data: Sequence[Path] = ()) -> None:
-    """Refuse, before any work, files that cannot be written or would destroy something: an input, each other, or what lies
-    in the folders of data, which stay as they are."""
+    """Refuse, before any work, files that cannot be written or would destroy something: an input, each other,
+    or what lies in the folders of data, which stay as they are."""
     wanted = [target for target in targets if target is not None]
     for number, target in enumerate(wanted):
         real = target.resolve()
         if len(os.fsencode(target.name)) > 200:  # a file system takes 255, and a name on the way is longer
-            raise UserError(f"{target.name[:20]}...: a name of {len(target.name)} characters: choose a shorter one")
+            raise UserError(
+                f"{target.name[:20]}...: a name of {len(target.name)} characters: choose a shorter one"
+            )
         for place in data:
             folder = (place.parent if place.is_file() else place).resolve()
             if real.is_relative_to(folder):
-                raise UserError(f"{target} lies in the data folder {folder}, where nothing is written: choose another place")
+                raise UserError(
+                    f"{target} lies in the data folder {folder}, where nothing is written: choose another place"
+                )
         if real.exists() and not real.is_file():
             raise UserError(f"{target} is no ordinary file: give the name of one")
         if real in [path.resolve() for path in inputs]:
             raise UserError(f"{target} is read by this very command: choose another place")
-        if any(real == other.resolve() or other.resolve() in real.parents for other in wanted[:number] + wanted[number + 1 :]):
+        if any(
+            real == other.resolve() or other.resolve() in real.parents
+            for other in wanted[:number] + wanted[number + 1 :]
+        ):
             raise UserError(f"{target} is in the way of another output: choose another place")
         existing = next(parent for parent in real.parents if parent.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
