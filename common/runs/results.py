@@ -1,0 +1,395 @@
+"""The result of a cell: its type, its files, and the one place that writes and reads them.
+
+result.json says what was computed (`config`), with what (`environment`) and what came out (`Summary`);
+run.json says when and how fast; scores.csv has a row per image and seed. The `format` of result.json changes
+when an older program could not read it any more.
+"""
+
+import csv
+import dataclasses
+import json
+import time
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from common.adapter import Outcome
+from common.distortions import TYPES
+from common.photographs import Photograph
+from common.runs.grid import Cell
+from common.runs.metrics import agreement, gain_interval
+from common.system.errors import UserError
+from common.system.output import write_csv, write_json
+
+FORMAT = 2
+FILES = ("result.json", "run.json", "scores.csv")  # of a finished cell
+Verdict = Literal["helped", "harmed", "undecided", ""]
+
+
+@dataclass
+class Scores:
+    """Scores of n photographs for S seeds."""
+
+    seeds: Sequence[int]
+    source: np.ndarray  # (S, n)
+    adapted: np.ndarray  # (S, n)
+    choice: (
+        np.ndarray
+    )  # (S, n), index into TYPES of what the rank loss looked at; -1: at none, or at all of them
+    losses: np.ndarray  # (S, n, niter), of the photograph's episode after each step
+    episodes: int = 0  # counts over all seeds
+    group_left_out: int = 0
+    fell_back: int = 0
+    enlarged: int = 0
+    seconds: float = 0.0  # wall time of the episodes, of their loading and of what they ask of the source
+
+    @classmethod
+    def empty(cls, seeds: Sequence[int], n: int, niter: int) -> "Scores":
+        """Scores of which none is known yet: NaN."""
+        shape = (len(seeds), n)
+        nan, losses = np.full(shape, np.nan), np.full((*shape, niter), np.nan)
+        return cls(seeds, nan, nan.copy(), np.full(shape, -1), losses)
+
+    def record(
+        self, row: int, indices: Sequence[int], outcome: Outcome, enlarged: int, seconds: float
+    ) -> None:
+        """Take over one episode of the seed at `row`.
+
+        indices: of its photographs. enlarged: how many of them were scaled up.
+        """
+        self.source[row, indices] = outcome.source
+        self.adapted[row, indices] = outcome.adapted
+        self.choice[row, indices] = outcome.choice
+        self.losses[row, indices, : len(outcome.losses)] = outcome.losses
+        self.episodes += 1
+        self.group_left_out += outcome.group_left_out
+        self.fell_back += outcome.fell_back
+        self.enlarged += enlarged
+        self.seconds += seconds
+
+    def notes(self) -> list[str]:
+        """What a reader of the result should know, one sentence each."""
+        episodes, views = f"of {self.episodes} episodes", f"of {self.source.size} views"
+        known = (
+            (self.group_left_out, f"{episodes} had too few images for the group loss"),
+            (self.fell_back, f"{episodes} were not finite and keep the source's scores"),
+            (self.enlarged, f"{views} are of images smaller than the crop, scaled up"),
+        )
+        return [f"{count} {note}" for count, note in known if count]
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """A metric for every seed; None where it is not defined."""
+
+    values: tuple[float | None, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """The mean over seeds, None where one of the values is not defined."""
+        known = self._known()
+        return None if known is None else float(np.mean(known))
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation over seeds (n - 1), None for a single seed."""
+        known = self._known()
+        return None if known is None or len(known) < 2 else float(np.std(known, ddof=1))
+
+    def text(self, digits: int = 3, plus_minus: str = "±") -> str:
+        """Mean and standard deviation, as people read them."""
+        mean, std = self.mean, self.std
+        if mean is None:
+            return "undefined"
+        return f"{mean:.{digits}f}" + ("" if std is None else f" {plus_minus} {std:.{digits}f}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in result.json."""
+        return {"mean": self.mean, "std": self.std, "values": list(self.values)}
+
+    def _known(self) -> list[float] | None:
+        known = [value for value in self.values if value is not None]
+        return known if len(known) == len(self.values) else None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What adapting changes in SROCC over the source, on the same views."""
+
+    mean: float | None  # over seeds; None where an SROCC is not defined
+    interval: tuple[float, float] | None  # paired 95 % bootstrap interval over images
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the interval leaves out zero, and on which side; nothing where there is no interval."""
+        if self.interval is None:
+            return ""
+        return "helped" if self.interval[0] > 0 else "harmed" if self.interval[1] < 0 else "undecided"
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in result.json."""
+        return {"mean": self.mean, "interval_95": self.interval and list(self.interval)}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came out of a cell."""
+
+    n_images: int
+    seeds: tuple[int, ...]
+    source: Mapping[str, OverSeeds]  # by metric: srocc, plcc, plcc_logistic, krocc, rmse
+    adapted: Mapping[str, OverSeeds]
+    gain: Gain
+    distortions_chosen: Mapping[str, int]  # by type: how often the rank loss looked at it
+    episodes: int
+    group_left_out: int  # episodes that were too small for the group loss
+    fell_back: int  # episodes that were not finite and keep the source's scores
+    enlarged: int  # views of images smaller than the crop
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in result.json."""
+        per_seed = [
+            {
+                "seed": seed,
+                **{
+                    which: {name: metric.values[row] for name, metric in metrics.items()}
+                    for which, metrics in (("source", self.source), ("adapted", self.adapted))
+                },
+            }
+            for row, seed in enumerate(self.seeds)
+        ]
+        return {
+            "n_images": self.n_images,
+            "source": {name: metric.to_json() for name, metric in self.source.items()},
+            "adapted": {name: metric.to_json() for name, metric in self.adapted.items()},
+            "srocc_gain": self.gain.to_json(),
+            "seeds": per_seed,
+            "distortions_chosen": dict(self.distortions_chosen),
+            "episodes": {
+                "total": self.episodes,
+                "group_loss_left_out": self.group_left_out,
+                "fell_back_to_source": self.fell_back,
+            },
+            "views_scaled_up": self.enlarged,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Summary":
+        """The summary that result.json holds. Raises KeyError, TypeError or ValueError if it holds none."""
+        source, adapted = (
+            {name: OverSeeds(tuple(metric["values"])) for name, metric in found[which].items()}
+            for which in ("source", "adapted")
+        )
+        interval = found["srocc_gain"]["interval_95"]
+        return cls(
+            found["n_images"],
+            tuple(row["seed"] for row in found["seeds"]),
+            source,
+            adapted,
+            Gain(found["srocc_gain"]["mean"], None if interval is None else (interval[0], interval[1])),
+            found["distortions_chosen"],
+            found["episodes"]["total"],
+            found["episodes"]["group_loss_left_out"],
+            found["episodes"]["fell_back_to_source"],
+            found["views_scaled_up"],
+        )
+
+
+def summarise(scores: Scores, photographs: Sequence[Photograph]) -> Summary:
+    """The metrics of every seed, and the gain in SROCC with its interval."""
+    mos = np.array([photograph.mos for photograph in photographs])
+    source, adapted = (
+        _over_seeds([agreement(row, mos) for row in rows]) for rows in (scores.source, scores.adapted)
+    )
+    before, after = source["srocc"].mean, adapted["srocc"].mean
+    chosen = np.bincount(scores.choice[scores.choice >= 0], minlength=len(TYPES))
+    return Summary(
+        len(photographs),
+        tuple(scores.seeds),
+        source,
+        adapted,
+        Gain(
+            None if before is None or after is None else after - before,
+            gain_interval(scores.source, scores.adapted, mos),
+        ),
+        dict(zip(TYPES, chosen.tolist())),
+        scores.episodes,
+        scores.group_left_out,
+        scores.fell_back,
+        scores.enlarged,
+    )
+
+
+def _over_seeds(rows: Sequence[Mapping[str, float | None]]) -> dict[str, OverSeeds]:
+    return {name: OverSeeds(tuple(row[name] for row in rows)) for name in rows[0]}
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell."""
+
+    cell: Cell
+    summary: Summary
+    data: Mapping[str, Any]  # what is known of the images: data set, subset, score column, ...
+    weights: Mapping[str, Any]  # of the checkpoint: file, sha256
+    environment: Mapping[str, Any]  # versions, commit, hardware
+    seconds: float  # wall time of its episodes
+    folder: Path | None = None  # where it was read from
+
+    @property
+    def images_per_second(self) -> float:
+        """How many photographs were scored in a second, each counted once per seed."""
+        return self.summary.n_images * len(self.summary.seeds) / self.seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of result.json."""
+        config = {"id": self.cell.id, **asdict(self.cell), "data": self.data, "weights_file": self.weights}
+        return {
+            "format": FORMAT,
+            "config": config,
+            "environment": self.environment,
+            **self.summary.to_json(),
+        }
+
+
+def write_result(folder: Path, result: CellResult, scores: Scores, photographs: Sequence[Photograph]) -> None:
+    """Write the three files of a cell into a folder; each appears whole or not at all."""
+    write_json(folder / "result.json", result.to_json())
+    finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_json(
+        folder / "run.json",
+        {
+            "seconds": result.seconds,
+            "images_per_second": result.images_per_second,
+            "finished": finished,
+        },
+    )
+    write_scores(folder / "scores.csv", scores, photographs)
+
+
+def read_result(folder: Path) -> CellResult:
+    """The cell that a folder holds.
+
+    Raises UserError, in one line, where a file is damaged or of another format.
+    """
+    file = folder / "result.json"
+    content, run = _json(file), _json(folder / "run.json")
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{file} has format {content.get('format', 1)}, and this program reads format {FORMAT}: run the "
+            "cell again, or use the version of the code that the file names"
+        )
+    try:
+        config = dict(content["config"])
+        data, weights, written_id = config.pop("data"), config.pop("weights_file"), config.pop("id")
+        cell = _from_json(Cell, config)
+        result = CellResult(
+            cell,
+            Summary.from_json(content),
+            data,
+            weights,
+            content["environment"],
+            run["seconds"],
+            folder,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file}: not a result of this program ({type(error).__name__}: {error}): move it elsewhere"
+        ) from None
+    if written_id != cell.id:
+        raise UserError(f"{file}: its cell is {cell.id}, not {written_id}: move the folder elsewhere")
+    return result
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+        return found
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}): move it elsewhere, and the cell can be run again"
+        ) from None
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+    """A value of JSON as the dataclasses of a cell have it: lists as tuples, objects as their dataclasses."""
+    if isinstance(value, list):
+        return tuple(_from_json(None, item) for item in value)
+    if isinstance(value, dict):
+        options = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        (wanted,) = [option for option in options if dataclasses.is_dataclass(option)]
+        hints = typing.get_type_hints(wanted)
+        return wanted(**{name: _from_json(hints[name], item) for name, item in value.items()})
+    return value
+
+
+COLUMNS = ("image", "type", "mos", "seed", "source_score", "adapted_score", "distortion")  # then loss_1, ...
+
+
+def write_scores(path: Path, scores: Scores, photographs: Sequence[Photograph]) -> None:
+    """Write a CSV file with a row per image and seed.
+
+    type: of the image's own distortion, where the data set tells; distortion: the one that the rank loss
+    looked at.
+    """
+    steps = [f"loss_{step + 1}" for step in range(scores.losses.shape[-1])]
+    rows = (
+        [
+            photograph.key,
+            photograph.kind,
+            photograph.mos,
+            seed,
+            float(scores.source[s, i]),
+            float(scores.adapted[s, i]),
+            TYPES[scores.choice[s, i]] if scores.choice[s, i] >= 0 else "",
+            *scores.losses[s, i].tolist(),
+        ]
+        for s, seed in enumerate(scores.seeds)
+        for i, photograph in enumerate(photographs)
+    )
+    write_csv(path, [*COLUMNS, *steps], rows)
+
+
+def read_scores(
+    result: CellResult, paths: Mapping[str, Path] = MappingProxyType({})
+) -> tuple[Scores, list[Photograph]]:
+    """The scores and images of a finished cell that was read from a folder; groups are types of distortion.
+
+    paths: of the images, by name, as far as they are known; "." where not. Raises UserError where scores.csv
+    is damaged or of other images than result.json.
+    """
+    assert result.folder is not None
+    file = result.folder / "scores.csv"
+    seeds, niter = list(result.cell.seeds), result.cell.method.niter
+    steps = [f"loss_{step + 1}" for step in range(niter)]
+    try:
+        text = dict.fromkeys(("image", "type", "distortion"), str)
+        frame = pd.read_csv(file, dtype=text, keep_default_na=False)
+        frame = frame[[*COLUMNS, *steps]]
+        first = frame[frame["seed"] == seeds[0]]
+        scores = Scores.empty(seeds, len(first), niter)
+        index = {kind: number for number, kind in enumerate(TYPES)}
+        for row, seed in enumerate(seeds):
+            own = frame[frame["seed"] == seed]
+            if own["image"].tolist() != first["image"].tolist():
+                raise ValueError(f"seed {seed} is not of the images of seed {seeds[0]}")
+            scores.source[row], scores.adapted[row] = own["source_score"], own["adapted_score"]
+            scores.choice[row] = own["distortion"].map(index).fillna(-1).to_numpy()
+            scores.losses[row] = own[steps].to_numpy(dtype=float)
+        if len(first) != result.summary.n_images:
+            raise ValueError(f"{len(first)} images, and result.json has {result.summary.n_images}")
+        photographs = [
+            Photograph(name, paths.get(name, Path()), float(mos), group=kind or "all images", kind=kind)
+            for name, mos, kind in zip(first["image"], first["mos"], first["type"])
+        ]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise UserError(f"{file}: cannot be read ({error}): move its folder elsewhere") from None
+    return scores, photographs
