@@ -280,11 +280,7 @@ def read_result(folder: Path) -> CellResult:
     """
     file = folder / "result.json"
     content, run = _json(file), _json(folder / "run.json")
-    if content.get("format") != FORMAT:
-        raise UserError(
-            f"{file} has format {content.get('format', 1)}, and this program reads format {FORMAT}: run the "
-            "cell again, or use the version of the code that the file names"
-        )
+    _check_format(content, file)
     try:
         config = dict(content["config"])
         data, weights, written_id = config.pop("data"), config.pop("weights_file"), config.pop("id")
@@ -305,6 +301,39 @@ def read_result(folder: Path) -> CellResult:
     if written_id != cell.id:
         raise UserError(f"{file}: its cell is {cell.id}, not {written_id}: move the folder elsewhere")
     return result
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that was run and broke."""
+
+    cell: Cell
+    reason: str
+
+
+def write_failure(path: Path, failure: Failure) -> None:
+    """Write why a cell failed."""
+    write_json(path, {"format": FORMAT, "reason": failure.reason, "cell": asdict(failure.cell)})
+
+
+def read_failure(path: Path) -> Failure:
+    """Read what `write_failure` wrote. Raises UserError where the file is damaged or of another format."""
+    content = _json(path)
+    _check_format(content, path)
+    try:
+        return Failure(_from_json(Cell, content["cell"]), str(content["reason"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: no failure of a cell ({type(error).__name__}: {error}): remove it"
+        ) from None
+
+
+def _check_format(content: Mapping[str, Any], path: Path) -> None:
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has format {content.get('format', 1)}, and this program reads format {FORMAT}: run "
+            "the cell again, or use the version of the code that wrote it"
+        )
 
 
 def _json(path: Path) -> dict[str, Any]:
