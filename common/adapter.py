@@ -1,5 +1,17 @@
-"""Test-time adaptation (Sec. 3): episodes from the source, each one batch; then the answer, and nothing is
-left behind."""
+"""Test-time adaptation (Sec. 3): an episode for each batch, from the source and back to it.
+
+The six steps of an episode:
+
+1. Start: what adapts and BN's running statistics are those of the source, and Adam is fresh.
+2. Pseudo-labels: the source scores the clean batch.
+3. Groups: the images with the lowest and with the highest of these scores (Sec. 3.2.1).
+4. Distortion: for each image the type, of blur, JPEG and noise, whose strong and weak copies the source
+   scores most differently (Sec. 3.2.2).
+5. `niter` times: the passes go through extractor and head, L = L_rank + lambda L_GC (Eq. 7), a step of Adam.
+6. Answer: the adapted network scores the clean batch. Then what was adapted is thrown away.
+
+examples/one_episode.py has the same for a single batch in plain lines; here E episodes run as one program.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,116 +19,119 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.batches import Batch
-from common.distortions import TYPES
+from common.distortions import LEVELS, TYPES
 from common.episodes import EpisodeState, episode_parameters, pass_momenta
-from common.losses import group_contrastive_loss, nt_xent_loss, rank_loss, rotate, split_groups
+from common.losses import Episode, rotate, split_groups
 from common.protocols import Method, Protocol, Setting
 from common.system.errors import UserError
-from common.y import YNetwork
+from common.y import Adaptable, YNetwork
 
 CPU_CHUNK = 8  # images of a pass by the source on a CPU
 
 
 class StackedBatches(NamedTuple):
-    """E batches side by side on the device, normalised. sizes: images of each batch, sum M. clean: (M, 3, S,
-    S). pairs: (T, 2, M, 3, S, S), high and low of each of `types`. quarter_turns: (M,). second_views: of each
-    kind (M, 3, S, S)."""
+    """E batches side by side, on the device and normalised: M images."""
 
-    sizes: list[int]
-    types: Sequence[str]
-    clean: Tensor
-    pairs: Tensor
-    quarter_turns: Tensor
-    second_views: Mapping[str, Tensor] = MappingProxyType({})
+    sizes: list[int]  # images of each batch, sum M
+    types: tuple[str, ...]  # of the T pairs
+    clean: Tensor  # (M, 3, S, S)
+    pairs: Tensor  # (T, 2, M, 3, S, S), the strongly and the weakly distorted copy (LEVELS)
+    quarter_turns: Tensor  # (M,)
+    second_views: Mapping[str, Tensor] = MappingProxyType({})  # kind -> (M, 3, S, S)
 
 
 class Source(NamedTuple):
-    """What the source says of them. scores: (M,), the pseudo-labels. gaps: (M, T), |q(x_low) - q(x_high)| of
-    each type, or None if no choice hangs on it. choice: (M,), index of the largest."""
+    """What the source says of M images."""
 
-    scores: Tensor
-    gaps: Tensor | None
-    choice: Tensor | None
+    scores: Tensor  # (M,), the pseudo-labels
+    gaps: Tensor | None = (
+        None  # (M, T), |q(x_low) - q(x_high)| of each type; None if the method does not choose
+    )
+    choice: Tensor | None = None  # (M,), index into TYPES of the largest gap
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One episode. source, adapted: (N,). choice: (N,), index into TYPES of the distortion that the rank loss
-    looked at, -1 where it looked at none or at all of them. losses: (niter,). group_left_out: the batch was
-    too small for the group loss. fell_back: a loss or score was not finite, so that `adapted` is the
-    source's."""
+    """What came out of one episode, on N images."""
 
-    source: Tensor
-    adapted: Tensor
-    choice: Tensor
-    losses: Tensor
-    group_left_out: bool
-    fell_back: bool
+    source: Tensor  # (N,)
+    adapted: Tensor  # (N,)
+    choice: Tensor  # (N,), index into TYPES of what the rank loss looked at; -1: at none, or at all
+    losses: Tensor  # (niter,)
+    group_left_out: bool  # the batch was too small for the group loss
+    fell_back: bool  # a loss or score was not finite, so that `adapted` is the source's
 
 
 class NotFinite(UserError):
-    """The source's own scores are not finite. finite: (M,), which are."""
+    """The source's own scores are not finite."""
 
     def __init__(self, finite: Tensor):
         super().__init__(
             "the source's own scores are not finite: the weights are damaged or belong to another network"
         )
-        self.finite = finite
+        self.finite = finite  # (M,), which scores are
 
 
-def stack_batches(ynet: YNetwork, batches: Sequence[Batch], types: Sequence[str] = TYPES) -> StackedBatches:
-    """The batches side by side, on the device, normalised. types: those that their pairs are of."""
+def stack_batches(ynet: YNetwork, batches: Sequence[Batch]) -> StackedBatches:
+    """Put batches of the same types of distortion side by side, on the device, normalised."""
+    first = batches[0]
     return StackedBatches(
         [len(batch.clean) for batch in batches],
-        types,
+        first.types,
         ynet.normalised(torch.cat([batch.clean for batch in batches])),
         ynet.normalised(torch.cat([batch.pairs for batch in batches], dim=2)),
         torch.cat([batch.quarter_turns for batch in batches]).to(ynet.mean.device),
         {
             kind: ynet.normalised(torch.cat([batch.second_views[kind] for batch in batches]))
-            for kind in batches[0].second_views
+            for kind in first.second_views
         },
     )
 
 
 @torch.no_grad()
 def score_source(ynet: YNetwork, images: StackedBatches, protocol: Protocol, choose: bool) -> Source:
-    """Steps 2 and 4 of an episode: pseudo-labels and, if asked to, choice of distortion, from the scores of
-    all distorted copies. Raises NotFinite where a score is not."""
+    """Take step 2, and step 4 if asked to choose: score the clean images, and all distorted copies.
+
+    Raises NotFinite where a score is not finite, and ValueError where a choice is asked for among some of the
+    types only.
+    """
     scores = ynet.predict(
         _laid_out(images.clean)
-    )  # a pass of its own, so that no score hangs on whether a choice is asked for
-    source = Source(scores, None, None)
-    if choose:
-        others = None
-        if protocol.blur_first_scale_only:
-            others = images.pairs.clone()
-            others[images.types.index("blur")] = images.clean
-            others = _laid_out(others.flatten(0, 2))
-        versions = _predict_versions(ynet, _laid_out(images.pairs.flatten(0, 2)), others)
-        high, low = versions.view(len(images.types), 2, -1).unbind(1)
-        gaps = (low - high).abs().T
-        source = Source(scores, gaps, gaps.argmax(1))
-    if not (finite := source.scores.isfinite()).all():
+    )  # a pass of its own: no score hangs on whether a choice is made
+    if not (finite := scores.isfinite()).all():
         raise NotFinite(finite)
-    return source
+    if not choose:
+        return Source(scores)
+    if images.types != TYPES:
+        raise ValueError(
+            f"a choice is among {', '.join(TYPES)}, and there are pairs of {', '.join(images.types)}"
+        )
+    further_scales = None
+    if protocol.blur_first_scale_only:
+        further_scales = images.pairs.clone()
+        further_scales[TYPES.index("blur")] = images.clean
+        further_scales = _laid_out(further_scales.flatten(0, 2))
+    copies = _predict_copies(ynet, _laid_out(images.pairs.flatten(0, 2)), further_scales)
+    high, low = copies.view(len(TYPES), len(LEVELS), -1).unbind(1)
+    gaps = (low - high).abs().T
+    return Source(scores, gaps, gaps.argmax(1))
 
 
-def _predict_versions(ynet: YNetwork, x: Tensor, others: Tensor | None) -> Tensor:
+def _predict_copies(ynet: YNetwork, x: Tensor, further_scales: Tensor | None) -> Tensor:
     # On a CPU the activations of so many images at once cost more in page faults than the larger batch saves.
     step = CPU_CHUNK if x.device.type == "cpu" else len(x)
-    parts = zip(x.split(step), [None] * len(x) if others is None else others.split(step))
-    return torch.cat([ynet.predict(part, other) for part, other in parts])
+    parts = x.split(step)
+    others = [None] * len(parts) if further_scales is None else further_scales.split(step)
+    return torch.cat([ynet.predict(part, other) for part, other in zip(parts, others)])
 
 
 def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(
         memory_format=torch.channels_last
-    )  # clearly faster convolutions, on CPU and with tensor cores
+    )  # clearly faster convolutions, on CPU and tensor cores
 
 
 class Adapter:
@@ -126,21 +141,25 @@ class Adapter:
         self.ynet = ynet
         self.protocol = protocol
         self.method = method = ynet.cut.with_default_adapt(method)
-        if method.statistics_only and "bn" not in method.adapt:
+        kinds = method.adapt or ()
+        if method.adapts and not method.takes_steps and "bn" not in kinds:
             raise UserError(
-                f"{method.name} moves the statistics of BN, which is not among what adapts: {'+'.join(method.adapt)}"
+                f"{method.name} moves the statistics of BN, which is not among what adapts: {'+'.join(kinds)}"
             )
-        self.adaptable = ynet.adaptable(method.adapt) if method.adapts else None
+        self.adaptable = ynet.adaptable(kinds) if method.adapts else Adaptable()
+        self.terms = method.terms
+        self.momenta = pass_momenta(self._order_for_statistics(), len(method.passes))
+        self.heads = {"projection": ynet.project, "rotation": ynet.turns}  # by Term.reads
         parameter = next(ynet.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.stateful = Setting(protocol, method).stateful
         self.carried: tuple[EpisodeState, torch.optim.Adam] | None = (
-            None  # from the last episode to the next, if stateful
+            None  # from episode to episode, if stateful
         )
 
     def __call__(self, batches: Sequence[Batch]) -> list[Outcome]:
-        """Run one episode per batch, all at once. The pairs of the batches are of the method's own types."""
-        images = stack_batches(self.ynet, batches, self.method.types)
+        """Run one episode per batch, all at once."""
+        images = stack_batches(self.ynet, batches)
         (outcomes,) = self.run(images, score_source(self.ynet, images, self.protocol, self.method.chooses))
         return outcomes
 
@@ -149,57 +168,59 @@ class Adapter:
     ) -> list[list[Outcome]]:
         """Run the episodes on images that other methods may share, and on what the source says of them.
 
-        stops: numbers of steps, rising, to answer after each; the method's own niter if None. A run passes
+        stops: numbers of steps, rising, to answer after each; the method's own niter if None. One run passes
         through all of them. Returns the outcomes of the episodes for each stop.
         """
         if self.stateful and len(images.sizes) > 1:
             raise ValueError("state passes from one episode to the next: they cannot run at once")
         stops = [self.method.niter] if stops is None else list(stops)
         groups = self.groups(images, source)
-        only_groups = self.method.group and not (self.method.rank or self.method.second_views)
-        driven = [self.method.adapts and not (only_groups and group is None) for group in groups]
+        driven = [self.method.adapts and not (self.method.groups_only and own is None) for own in groups]
         if not any(driven):
-            nothing = source.scores.new_zeros(0, len(images.sizes))
-            return [self._outcomes(images, source, groups, driven, source.scores, nothing) for _ in stops]
+            no_losses = source.scores.new_zeros(0, len(images.sizes))
+            return [self._outcomes(images, source, groups, driven, source.scores, no_losses)] * len(stops)
         outcomes = []
         for step, (state, losses) in enumerate(self.steps(images, source, groups, stops[-1])):
-            for _ in range(stops.count(step)):
+            if step in stops:
                 answers = self.answer(images, state)
-                outcomes.append(self._outcomes(images, source, groups, driven, answers, losses))
+                found = self._outcomes(images, source, groups, driven, answers, losses)
+                outcomes += [found] * stops.count(step)
         return outcomes
 
     def groups(self, images: StackedBatches, source: Source) -> list[list[Tensor] | None]:
-        """Step 3: the groups of each episode, or None where the method has no group loss or the batch is too
-        small for it."""
-        if not self.method.group:
+        """Take step 3: the groups of each episode.
+
+        They are None without a group loss, and where the batch is too small for it.
+        """
+        if not self.method.splits_groups:
             return [None] * len(images.sizes)
         return [split_groups(q, self.method.p, self.method.groups) for q in source.scores.split(images.sizes)]
 
     def steps(
-        self, images: StackedBatches, source: Source, groups: Sequence[list[Tensor] | None], niter: int
+        self,
+        images: StackedBatches,
+        source: Source,
+        groups: Sequence[list[Tensor] | None],
+        niter: int,
     ) -> Iterator[tuple[EpisodeState, Tensor]]:
-        """Steps 1 and 5: the episodes at the source and after each of `niter` steps, with the losses so far,
-        (steps, E).
+        """Take steps 1 and 5: yield the episodes at the source and after each of `niter` steps.
 
-        The state is the live one: the next step changes it.
+        With them come the losses so far, (steps, E). The state is the live one: the next step changes it.
         """
-        protocol = self.protocol
         state, optimiser = self._start(images.sizes)
-        passes, order = self._passes(images, source)
-        momenta = pass_momenta(order, len(passes))
+        passes = self.passes(images, source)
+        episodes = [Episode(*own) for own in zip(groups, images.quarter_turns.split(images.sizes))]
         losses = torch.zeros(niter, len(images.sizes), device=self.device, dtype=self.dtype)
         yield state, losses[:0]
         for step in range(niter):
-            features = []
-            with torch.set_grad_enabled(not self.method.statistics_only):
-                for x, momentum in zip(passes, momenta):
-                    with episode_parameters(
-                        self.ynet, self.adaptable, state, batch_statistics=True, momentum=momentum
-                    ):
-                        features.append(self.ynet.features(x))
-            if not self.method.statistics_only:
-                loss = self._losses(features, images, groups)
-                if not protocol.accumulate_gradients:
+            features = {}
+            with torch.set_grad_enabled(self.method.takes_steps):
+                for (name, x), momentum in zip(passes.items(), self.momenta):
+                    with episode_parameters(self.ynet, self.adaptable, state, True, momentum):
+                        features[name] = self.ynet.features(x)
+            if self.method.takes_steps:
+                loss = self._losses(features, episodes, images.sizes)
+                if not self.protocol.accumulate_gradients:
                     optimiser.zero_grad()
                 loss.sum().backward()  # episodes share no parameter: each gets the gradient of its own loss
                 optimiser.step()
@@ -207,6 +228,7 @@ class Adapter:
             yield state, losses[: step + 1]
 
     def _start(self, sizes: list[int]) -> tuple[EpisodeState, torch.optim.Adam]:
+        """Take step 1, from what the last episode passes on where one does."""
         source = EpisodeState.from_source(self.adaptable, sizes)
         if self.carried is None:
             state, optimiser = source, torch.optim.Adam(source.parameters.values(), lr=self.protocol.lr)
@@ -224,77 +246,72 @@ class Adapter:
             self.carried = state, optimiser
         return state, optimiser
 
-    def _passes(self, images: StackedBatches, source: Source) -> tuple[list[Tensor], list[int]]:
-        """The images of each forward pass of a step, and the order in which the running statistics see the
-        passes."""
-        method, protocol = self.method, self.protocol
-        if method.rotation:
-            return [_laid_out(rotate(images.clean, images.quarter_turns))], [
-                0
-            ] if protocol.running_from == "all" else []
-        passes = [_laid_out(images.second_views[kind]) for kind in method.second_views]
-        for pair in self._pairs(images, source) if method.rank else ():
-            high, low = pair
-            passes += [_laid_out(low), _laid_out(high)]
-        passes.append(_laid_out(images.clean))
-        clean = len(passes) - 1
-        order = list(range(len(passes)))
-        if method.rank and method.group and protocol.own_group_pass:
-            order = order + [clean] if protocol.own_group_pass == "after" else [clean] + order
-        moving = {"all": order, "clean": [clean], "none": []}[protocol.running_from]
-        return passes, [index for index in order if index in moving]
+    def passes(self, images: StackedBatches, source: Source) -> dict[str, Tensor]:
+        """Return the images of each forward pass of step 5, by name, in the order in which they run."""
+        named = {"clean": images.clean, **images.second_views}
+        if "turned" in self.method.passes:
+            named["turned"] = rotate(images.clean, images.quarter_turns)
+        for suffix, pair in self._pairs(images, source).items():
+            named |= {level + suffix: copy for level, copy in zip(LEVELS, pair)}
+        return {name: _laid_out(named[name]) for name in self.method.passes}
 
-    def _pairs(self, images: StackedBatches, source: Source) -> Tensor:
-        """The pairs that the rank loss looks at: (P, 2, M, 3, S, S), high and low."""
-        if not self.method.chooses:
-            wanted = [images.types.index(kind) for kind in self.method.types]
-            return images.pairs if len(wanted) == len(images.types) else images.pairs[wanted]
-        chosen = images.pairs[
-            source.choice, :, torch.arange(len(source.choice), device=self.device)
-        ]  # (M, 2, 3, S, S)
-        return chosen.transpose(0, 1)[None]
+    def _pairs(self, images: StackedBatches, source: Source) -> dict[str, Tensor]:
+        """Return the pairs that are compared, each (2, M, 3, S, S).
+
+        A key is what follows "low" and "high" in the names of their passes.
+        """
+        if self.method.chooses:
+            assert source.choice is not None
+            chosen = images.pairs[source.choice, :, torch.arange(len(source.choice), device=self.device)]
+            return {"": chosen.transpose(0, 1)}
+        pairs = {kind: images.pairs[images.types.index(kind)] for kind in self.method.types}
+        several = self.method.distortion == "all"
+        return {f" {kind}" if several else "": pair for kind, pair in pairs.items()}
+
+    def _order_for_statistics(self) -> list[int]:
+        """Return indices of the passes in the order in which BN's running statistics see them."""
+        names, protocol = list(self.method.passes), self.protocol
+        order = list(range(len(names)))
+        if {"rank", "group"} <= set(self.method.losses) and protocol.own_group_pass is not None:
+            clean = [names.index("clean")]
+            order = order + clean if protocol.own_group_pass == "after" else clean + order
+        if protocol.running_from == "none":
+            return []
+        return (
+            order if protocol.running_from == "all" else [index for index in order if names[index] == "clean"]
+        )
 
     def _losses(
-        self, features: Sequence[Tensor], images: StackedBatches, groups: Sequence[list[Tensor] | None]
+        self, features: Mapping[str, Tensor], episodes: Sequence[Episode], sizes: list[int]
     ) -> Tensor:
-        """The loss of each episode (Eq. 7), (E,). features: of each pass, (M, D)."""
-        if self.method.rotation:
-            logits = self.ynet.turns(features[0]).split(images.sizes)
-            turns = images.quarter_turns.split(images.sizes)
-            return torch.stack([F.cross_entropy(x, turn) for x, turn in zip(logits, turns)])
-        projected = [self.ynet.project(f).split(images.sizes) for f in features]
-        return torch.stack([self._loss(z, group) for z, group in zip(zip(*projected), groups)])
-
-    def _loss(self, projected: Sequence[Tensor], groups: list[Tensor] | None) -> Tensor:
-        """Eq. 7 for one episode. projected: each second view, low and high of each pair, then clean, each (N,
-        256)."""
-        method, protocol = self.method, self.protocol
-        *others, clean = projected
-        distorted = others[len(method.second_views) :]
-        loss = clean.new_zeros(())
-        for _, second in zip(method.second_views, others):
-            loss = loss + nt_xent_loss(second, clean, protocol.temperature)
-        if method.rank:
-            for low, high in zip(distorted[::2], distorted[1::2]):
-                loss = loss + rank_loss(clean, high, low, protocol.rank_eps)
-        if groups is not None:
-            group = group_contrastive_loss(clean, groups, protocol.temperature, protocol.group_form)
-            loss = loss + protocol.weight * group
-        return loss
+        """Return the loss of each episode (Eq. 7), (E,). features: of each pass, (M, D)."""
+        read: dict[tuple[str, str], Sequence[Tensor]] = {}  # what the terms read of each pass, by episode
+        for term, served in self.terms:
+            for name in served.values():
+                if (term.reads, name) not in read:
+                    read[term.reads, name] = self.heads[term.reads](features[name]).split(sizes)
+        losses = []
+        for number, episode in enumerate(episodes):
+            loss = features[self.method.passes[-1]].new_zeros(())
+            for term, served in self.terms:
+                if term.value is not None and not (term.needs_groups and episode.groups is None):
+                    own = {need: read[term.reads, name][number] for need, name in served.items()}
+                    loss = loss + term.value(own, episode, self.protocol)
+            losses.append(loss)
+        return torch.stack(losses)
 
     @torch.no_grad()
     def answer(self, images: StackedBatches, state: EpisodeState) -> Tensor:
-        """Step 6: scores of the clean batches by the adapted networks, (M,)."""
+        """Take step 6: scores of the clean batches by the adapted networks, (M,)."""
         batch_statistics = self.protocol.answer_from == "batch"
         with episode_parameters(self.ynet, self.adaptable, state, batch_statistics, lambda _: 0.0):
             return self.ynet.predict(_laid_out(images.clean))
 
     def _choice(self, source: Source) -> Tensor:
-        method = self.method
-        if method.chooses:
+        if source.choice is not None and self.method.chooses:
             return source.choice
-        single = method.rank and method.distortion != "all"
-        return torch.full((len(source.scores),), TYPES.index(method.distortion) if single else -1)
+        types = self.method.types
+        return torch.full((len(source.scores),), TYPES.index(types[0]) if len(types) == 1 else -1)
 
     def _outcomes(
         self,
@@ -305,21 +322,22 @@ class Adapter:
         answers: Tensor,
         losses: Tensor,
     ) -> list[Outcome]:
-        scores, answers, losses = source.scores.cpu(), answers.cpu(), losses.cpu()
-        choices = self._choice(source).cpu().split(images.sizes)
+        """Return what came out of each episode, on the CPU.
+
+        One that is not finite falls back to the source.
+        """
+        by_episode = zip(
+            *(x.cpu().split(images.sizes) for x in (source.scores, answers, self._choice(source))),
+            losses.cpu().unbind(1),
+            groups,
+            driven,
+        )
         outcomes = []
-        for e, (own, adapted) in enumerate(zip(scores.split(images.sizes), answers.split(images.sizes))):
-            broken = driven[e] and not (losses[:, e].isfinite().all() and adapted.isfinite().all())
+        for scores, adapted, choice, loss, own, moved in by_episode:
+            broken = moved and not (loss.isfinite().all() and adapted.isfinite().all())
             if broken:
                 self.carried = None
-            outcomes.append(
-                Outcome(
-                    own,
-                    adapted if driven[e] and not broken else own,
-                    choices[e],
-                    losses[:, e],
-                    self.method.group and groups[e] is None,
-                    broken,
-                )
-            )
+            kept = adapted if moved and not broken else scores
+            left_out = self.method.splits_groups and own is None
+            outcomes.append(Outcome(scores, kept, choice, loss, left_out, broken))
         return outcomes

@@ -1,10 +1,9 @@
-"""Test batches: for a seed, the images in the order of hash(seed, key), each with its view and its distorted
-copies."""
+"""Test batches: for a seed, the images in the order of hash(seed, key), with views and distorted copies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,30 +17,38 @@ from common.system.errors import UserError
 from common.system.seeds import digest, generator
 from common.views import Placement, View, second_view
 
-T = TypeVar("T")
+
+class Sample(NamedTuple):
+    """One photograph as the loader makes it; S is the side of the view."""
+
+    number: int  # index into the list of photographs
+    crop: np.ndarray  # (S, S, 3), float32 in [0, 1]
+    types: tuple[str, ...]  # of the distorted copies
+    copies: list[np.ndarray]  # of each type high and low, (S, S, 3), float32 in [0, 1]
+    quarter_turns: int  # of the rotation task, 0..3
+    enlarged: bool  # the photograph is smaller than the view, and was scaled up
+    second_views: dict[str, np.ndarray]  # (S, S, 3), float32 in [0, 1], of each kind that was asked for
 
 
 class Batch(NamedTuple):
-    """N images. indices: (N,), into the list of photographs. clean: (N, 3, S, S), in [0, 1]. pairs: (T, 2, N,
-    3, S, S), T types of distortion, high and low. quarter_turns: (N,), of the rotation task. enlarged: how
-    many were smaller than the crop. second_views: (N, 3, S, S) of each kind that was asked for, in [0, 1]."""
+    """N images, on the CPU, in [0, 1]."""
 
-    indices: Tensor
-    clean: Tensor
-    pairs: Tensor
-    quarter_turns: Tensor
-    enlarged: int
-    second_views: Mapping[str, Tensor] = MappingProxyType({})
+    indices: Tensor  # (N,), into the list of photographs
+    clean: Tensor  # (N, 3, S, S)
+    types: tuple[str, ...]  # of the T pairs
+    pairs: Tensor  # (T, 2, N, 3, S, S), the strongly and the weakly distorted copy (LEVELS)
+    quarter_turns: Tensor  # (N,), of the rotation task
+    enlarged: int = 0  # how many images were smaller than the view
+    second_views: Mapping[str, Tensor] = MappingProxyType({})  # kind -> (N, 3, S, S)
 
     def only(self, kept: Tensor) -> "Batch":
-        """The images where `kept`, (N,), holds. `enlarged` stays."""
-        second = {kind: views[kept] for kind, views in self.second_views.items()}
+        """Return the images where `kept`, (N,), holds. `enlarged` stays."""
         return self._replace(
             indices=self.indices[kept],
             clean=self.clean[kept],
             pairs=self.pairs[:, :, kept],
             quarter_turns=self.quarter_turns[kept],
-            second_views=second,
+            second_views={kind: views[kept] for kind, views in self.second_views.items()},
         )
 
 
@@ -55,39 +62,45 @@ class Views(Dataset):
         view: View,
         types: Sequence[str] = (),
         severities: Severities = Severities(),
-        resize: tuple[int, int] | None = None,
         read: Callable[[Path], np.ndarray] = read_rgb,
         second_views: Sequence[str] = (),
     ):
         self.photographs = photographs
         self.seed = seed
         self.view = view
-        self.types = types
+        self.types = tuple(types)
         self.severities = severities
-        self.resize = resize
         self.read = read
         self.second_views = second_views
 
     def __len__(self) -> int:
         return len(self.photographs)
 
-    def __getitem__(self, index: int) -> tuple | UserError:
-        key = self.photographs[index].key
+    def __getitem__(self, index: int) -> Sample | UserError:
+        photograph = self.photographs[index]
+        key, resize = photograph.key, photograph.resize
         try:
-            image = self.read(self.photographs[index].path)
+            image = self.read(photograph.path)
         except UserError as error:  # raised again by the process that owns the terminal
             return error
-        place = Placement.draw(self.view, self.resize, self.seed, key)
+        place = Placement.draw(self.view, resize, self.seed, key)
         crop = place(image)
-        pairs = [
-            self._distorted(image, crop, place, kind, level, key) for kind in self.types for level in LEVELS
-        ]
-        turns = generator(self.seed, "rotation", key).integers(4)
-        others = {
-            kind: second_view(kind, image, self.view.size, self.resize, self.seed, key)
-            for kind in self.second_views
-        }
-        return index, unit(crop), pairs, turns, place.enlarges(image), others
+        return Sample(
+            index,
+            unit(crop),
+            self.types,
+            [
+                self._distorted(image, crop, place, kind, level, key)
+                for kind in self.types
+                for level in LEVELS
+            ],
+            int(generator(self.seed, "rotation", key).integers(4)),
+            place.enlarges(image),
+            {
+                kind: second_view(kind, image, self.view.size, resize, self.seed, key)
+                for kind in self.second_views
+            },
+        )
 
     def _distorted(
         self, image: np.ndarray, crop: np.ndarray, place: Placement, kind: str, level: str, key: str
@@ -97,36 +110,38 @@ class Views(Dataset):
         return unit(place((distorted * 255).round().astype(np.uint8))) if whole else distorted
 
 
-def collate(samples: Sequence[tuple | UserError]) -> Batch | UserError:
-    """Samples of Views -> Batch, or the first error among them."""
+def collate(samples: Sequence[Sample | UserError]) -> Batch | UserError:
+    """Put samples of Views into one batch, or return the first error among them."""
+    good = []
     for sample in samples:
         if isinstance(sample, UserError):
             return sample
-    indices, crops, pairs, turns, enlarged, others = zip(*samples)
-    size = crops[0].shape[0]
-    clean = np.empty((len(samples), 3, size, size), dtype=np.float32)
-    distorted = np.empty((len(pairs[0]), *clean.shape), dtype=np.float32)
-    for n, crop in enumerate(crops):
-        clean[n] = crop.transpose(2, 0, 1)
-        for version, image in enumerate(pairs[n]):
-            distorted[version, n] = image.transpose(2, 0, 1)
+        good.append(sample)
+    first = good[0]
+    size = len(first.crop)
+    clean = np.empty((len(good), 3, size, size), dtype=np.float32)
+    copies = np.empty((len(first.types), len(LEVELS), *clean.shape), dtype=np.float32)
+    for n, sample in enumerate(good):
+        clean[n] = sample.crop.transpose(2, 0, 1)
+        for number, image in enumerate(sample.copies):
+            copies[number // len(LEVELS), number % len(LEVELS), n] = image.transpose(2, 0, 1)
     return Batch(
-        torch.tensor(indices),
+        torch.tensor([sample.number for sample in good]),
         torch.from_numpy(clean),
-        torch.from_numpy(distorted).unflatten(0, (-1, 2))
-        if len(distorted)
-        else torch.empty(0, 2, *clean.shape),
-        torch.tensor(turns),
-        sum(enlarged),
-        {
-            kind: torch.from_numpy(np.stack([views[kind].transpose(2, 0, 1) for views in others]))
-            for kind in others[0]
-        },
+        first.types,
+        torch.from_numpy(copies),
+        torch.tensor([sample.quarter_turns for sample in good]),
+        sum(sample.enlarged for sample in good),
+        {kind: _stacked([sample.second_views[kind] for sample in good]) for kind in first.second_views},
     )
 
 
+def _stacked(images: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
+
+
 def batch_order(photographs: Sequence[Photograph], seed: int, batch_size: int) -> list[list[int]]:
-    """Indices of each batch: sorted by hash(seed, key), cut into batches, the short last one kept."""
+    """Return the indices of each batch: sorted by hash(seed, key) and cut; the last may be short."""
     order = sorted(range(len(photographs)), key=lambda i: digest(seed, "order", photographs[i].key))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
@@ -135,31 +150,39 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def collate_readable(samples: Sequence[tuple | UserError]) -> tuple[Batch | None, dict[int, str]]:
-    """Samples of Views -> the batch of those that can be read, if any, and why the others cannot, by their
-    place."""
-    faults = {place: str(sample) for place, sample in enumerate(samples) if isinstance(sample, UserError)}
+def collate_readable(samples: Sequence[Sample | UserError]) -> tuple[Batch | None, dict[int, str]]:
+    """Put the samples that can be read into one batch, if there are any, and say why the others cannot.
+
+    Returns the batch and the reasons, by position among the samples.
+    """
+    faults = {position: str(found) for position, found in enumerate(samples) if isinstance(found, UserError)}
     good = [sample for sample in samples if not isinstance(sample, UserError)]
-    return collate(good) if good else None, faults
+    batch = collate(good) if good else None
+    assert not isinstance(batch, UserError)
+    return batch, faults
 
 
-def load(
-    views: Dataset,
-    batches: Sequence[Sequence],
-    workers: int,
-    collate: Callable[[Sequence], T | UserError] = collate,
-) -> Iterator[T]:
-    """The batches of these indices into the views. Raises UserError at the first image that cannot be read,
-    unless `collate` makes something else of it."""
-    loader = DataLoader(
+def load(views: Dataset, batches: Sequence[list], workers: int) -> Iterator[Batch]:
+    """Load the batches of these indices into the views. Raises UserError at an image that cannot be read."""
+    for batch in _loader(views, batches, workers, collate):
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def load_readable(
+    views: Dataset, batches: Sequence[list], workers: int
+) -> Iterator[tuple[Batch | None, dict[int, str]]]:
+    """Load the same without the images that cannot be read, and say why by their positions in the batch."""
+    yield from _loader(views, batches, workers, collate_readable)
+
+
+def _loader(views: Dataset, batches: Sequence[list], workers: int, collate: Callable) -> DataLoader:
+    return DataLoader(
         views,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_one_thread,
-        generator=torch.Generator(),  # the loader draws worker seeds, which nothing here reads: not from the global state
+        generator=torch.Generator(),  # it draws seeds that nothing reads: not from the global state
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch

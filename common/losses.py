@@ -1,9 +1,16 @@
-"""The self-supervised losses of test-time adaptation (Sec. 3.2), on projected features z: (N, 256)."""
+"""The self-supervised losses of test-time adaptation (Sec. 3.2), as functions and as terms of Eq. 7.
+
+The functions work on projected features z: (N, 256). A `Term` says which passes a loss reads, by name, and
+how its value comes from them; whatever else depends on a loss (which passes run, in which order, what a
+method costs) follows from its term. A new loss is a function and an entry of TERMS here, and a method in
+protocols.py.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +38,7 @@ def split_groups(scores: Tensor, p: float = 0.25, groups: int = 2) -> list[Tenso
 def group_contrastive_loss(
     z: Tensor, groups: Sequence[Tensor], temperature: float = 0.1, form: GroupForm = "pairs"
 ) -> Tensor:
-    """Group contrastive loss (Eqs. 2-3), summed over every pair of groups.
+    """Return the group contrastive loss (Eqs. 2-3), summed over every pair of groups.
 
     z: (N, D). groups: indices into z. With s the cosine similarity, for every ordered pair i != j of one
     group, k over the other: l_ij = -log(e^(s_ij / t) / (e^(s_ij / t) + sum_k e^(s_ik / t))).
@@ -41,7 +48,8 @@ def group_contrastive_loss(
     authors' code does.
     """
     z = F.normalize(z, dim=1)
-    return sum(_contrast(z[a], z[b], temperature, form) for a, b in combinations(groups, 2))
+    pairs = combinations(groups, 2)
+    return sum((_contrast(z[a], z[b], temperature, form) for a, b in pairs), start=z.new_zeros(()))
 
 
 def _contrast(a: Tensor, b: Tensor, temperature: float, form: GroupForm) -> Tensor:
@@ -66,8 +74,9 @@ def _contrast(a: Tensor, b: Tensor, temperature: float, form: GroupForm) -> Tens
 
 
 def rank_loss(z: Tensor, z_high: Tensor, z_low: Tensor, eps: float = 0.0) -> Tensor:
-    """Rank loss (Eqs. 4-6): the mean over images of -log sigmoid(d_high - d_low), d the Euclidean distance to
-    z.
+    """Return the rank loss (Eqs. 4-6).
+
+    It is the mean over images of -log sigmoid(d_high - d_low), d the Euclidean distance to z.
 
     z, z_high, z_low: (N, D) of the image, its strongly and its weakly distorted copy. eps is added to every
     difference (torch.nn.PairwiseDistance, which the authors' code uses, adds 1e-6).
@@ -78,8 +87,7 @@ def rank_loss(z: Tensor, z_high: Tensor, z_low: Tensor, eps: float = 0.0) -> Ten
 
 
 def nt_xent_loss(a: Tensor, b: Tensor, temperature: float = 0.1) -> Tensor:
-    """NT-Xent (Chen et al. 2020, Eq. 1): how badly each of 2N features tells its partner from the 2N - 2
-    others.
+    """Return NT-Xent (Chen et al. 2020, Eq. 1): how badly each of 2N features knows its partner among all.
 
     a, b: (N, D), row i of both from one image. With s the cosine similarity and j the partner of i, the mean
     over the 2N of -log(e^(s_ij / t) / sum_{k != i} e^(s_ik / t)). Zero where N is 1: there is nothing to tell
@@ -91,7 +99,71 @@ def nt_xent_loss(a: Tensor, b: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 def rotate(x: Tensor, quarter_turns: Tensor) -> Tensor:
-    """Each image of x (N, 3, S, S) turned counter-clockwise by its number of quarter turns (N,), each
+    """Turn each image of x (N, 3, S, S) turned counter-clockwise by its number of quarter turns (N,), each
     0..3."""
     turned = torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])
     return turned[quarter_turns, torch.arange(len(x), device=x.device)]
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """The constants of the losses, of which every protocol has its own."""
+
+    temperature: float = 0.1  # of the contrastive losses
+    group_form: GroupForm = "pairs"  # of the group contrastive loss
+    weight: float = 1.0  # lambda of Eq. 7
+    rank_eps: float = 0.0  # added to every difference in the distances of the rank loss
+
+
+class Episode(NamedTuple):
+    """What the losses of one batch depend on beside the passes."""
+
+    groups: Sequence[Tensor] | None  # indices of each group; None where the batch is too small for them
+    quarter_turns: Tensor  # (N,), by how much each image of the pass "turned" is turned
+
+
+Passes = Mapping[str, Tensor]  # name of a pass -> what the term reads of it, a row per image of one batch
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss as a term of Eq. 7.
+
+    Passes are "clean", "low" and "high" (the weakly and the strongly distorted copies), "turned", and the
+    second views "crop" and "contrique" (common/views.py).
+    """
+
+    needs: tuple[str, ...]  # passes, in the order in which they run; "clean" runs last of all
+    value: (
+        Callable[[Passes, Episode, LossSettings], Tensor] | None
+    )  # None: the passes only move BN's statistics
+    reads: Literal["projection", "rotation"] = "projection"  # z, or the logits of the four rotations
+    needs_groups: bool = False  # left out where the batch is too small for groups
+
+
+def _rank(z: Passes, episode: Episode, settings: LossSettings) -> Tensor:
+    return rank_loss(z["clean"], z["high"], z["low"], settings.rank_eps)
+
+
+def _group(z: Passes, episode: Episode, settings: LossSettings) -> Tensor:
+    assert episode.groups is not None
+    loss = group_contrastive_loss(z["clean"], episode.groups, settings.temperature, settings.group_form)
+    return settings.weight * loss
+
+
+def _contrast_with(second: str) -> Callable[[Passes, Episode, LossSettings], Tensor]:
+    return lambda z, episode, settings: nt_xent_loss(z[second], z["clean"], settings.temperature)
+
+
+def _rotation(logits: Passes, episode: Episode, settings: LossSettings) -> Tensor:
+    return F.cross_entropy(logits["turned"], episode.quarter_turns)
+
+
+TERMS: Mapping[str, Term] = {
+    "statistics": Term(("clean",), None),  # no loss
+    "rank": Term(("low", "high", "clean"), _rank),
+    "group": Term(("clean",), _group, needs_groups=True),
+    "rotation": Term(("turned",), _rotation, reads="rotation"),
+    "contrastive": Term(("crop", "clean"), _contrast_with("crop")),
+    "contrique": Term(("contrique", "clean"), _contrast_with("contrique")),
+}

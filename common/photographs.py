@@ -22,23 +22,25 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger =
-    better, NaN where it is not known. group: its reference or scene, for splits without shared content; the
-    image itself where none is known. kind: its type of distortion, where the data set tells."""
+    """One image to score."""
 
-    key: str
+    key: str  # its name in the data set, from which its randomness is derived
     path: Path
-    mos: float = math.nan
-    group: str = ""
-    kind: str = ""
+    mos: float = math.nan  # larger = better; NaN where it is not known
+    group: str = ""  # its reference or scene, for splits without shared content; else the image itself
+    kind: str = ""  # its type of distortion, where the data set tells
+    resize: tuple[int, int] | None = None  # (height, width) before the crop, where the data set has one
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.key)
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3), uint8 RGB, upright by its EXIF orientation. Greyscale, palette, RGBA (alpha dropped), CMYK
-    and 16-bit files are converted. Raises UserError for a file that is missing, no image, or truncated."""
+    """Read a photograph as (H, W, 3), uint8 RGB, upright by its EXIF orientation.
+
+    Greyscale, palette, RGBA (alpha dropped), CMYK and 16-bit files are converted. Raises UserError for a file
+    that is missing, no image, or truncated.
+    """
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
@@ -54,15 +56,14 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) of a readable image, upright, from its header alone."""
+    """Return (width, height) of a readable image, upright, from its header alone."""
     with Image.open(path) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(0x0112) in SIDEWAYS else (width, height)
 
 
 def _from_deep_grey(grey: np.ndarray) -> np.ndarray:
-    """16-bit greyscale (Pillow opens it as mode I or I;16, or F for floating point in [0, 1]) to three 8-bit
-    channels."""
+    """Bring 16-bit greyscale (mode I or I;16 of Pillow; F is floating point in [0, 1]) to three 8-bit channels."""
     top = 1.0 if grey.dtype.kind == "f" else 65535.0
     if not (grey.min() >= 0 and grey.max() <= top):  # NaN fails this too
         raise ValueError(f"grey values outside 0 to {top:g}")

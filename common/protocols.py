@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from common.distortions import TYPES, Severities
-from common.losses import GroupForm
-from common.views import View
+from common.distortions import LEVELS, TYPES, Severities
+from common.losses import TERMS, LossSettings, Term
+from common.views import SECOND_VIEWS, View
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Protocol(LossSettings):
     """How an episode runs. The defaults are the `paper` protocol; the authors' release differs by network."""
 
     name: str = "paper"
@@ -18,11 +18,7 @@ class Protocol:
     rotation_classifier: bool = True  # 4-way layer for rotation; else cross-entropy on the projection itself
     view: View = field(default_factory=View)
     severities: Severities = field(default_factory=Severities)
-    temperature: float = 0.1
-    group_form: GroupForm = "pairs"
-    weight: float = 1.0  # lambda of Eq. 7
     lr: float = 1e-3
-    rank_eps: float = 0.0
     accumulate_gradients: bool = False  # never clear them between the steps of an episode
     # Whether the group loss has a clean pass of its own, before or after the rank loss's three. Its features
     # are those of the other clean pass, so it is not run: it only counts once more in the running statistics.
@@ -60,45 +56,78 @@ class Method:
     """Which losses drive an episode, with the settings of the ablations (Tables 3 to 6, Figure 6)."""
 
     name: str
-    rank: bool = False
-    group: bool = False
-    rotation: bool = False
-    second_views: tuple[
-        str, ...
-    ] = ()  # of SECOND_VIEWS: each adds the NT-Xent loss between it and the clean view
+    losses: tuple[str, ...] = ()  # of losses.TERMS, summed (Eq. 7); none: the source as it is
     reset: bool = True  # every batch starts from the source; else where the batch before it ended
-    statistics_only: bool = False
     distortion: str = "best"  # or one of TYPES, or "all": their rank losses summed (Table 3)
     p: float = 0.25  # share of the batch in a group (Table 4)
     groups: int = 2  # (Table 5)
     niter: int = 3  # (Figure 6)
     adapt: tuple[str, ...] | None = (
-        None  # any of "bn", "ln", "gn", "cls" (Table 6); None: what the network's cut says
+        None  # of "bn", "ln", "gn", "cls" (Table 6); None: what the network's cut says
     )
+
+    @property
+    def terms(self) -> list[tuple[Term, dict[str, str]]]:
+        """Every evaluation of a term in a step, with the name of the pass that serves each of its needs.
+
+        A term is evaluated once; with `distortion="all"`, one that compares distorted copies, once per type.
+        """
+        found = []
+        for term in (TERMS[loss] for loss in self.losses):
+            several = self.distortion == "all" and "low" in term.needs
+            for suffix in (f" {kind}" for kind in TYPES) if several else ("",):
+                found.append((term, {n: n + suffix if n in LEVELS else n for n in term.needs}))
+        return found
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """Names of the forward passes of a step, in the order in which they run; the clean one is last."""
+        names = dict.fromkeys(name for _, served in self.terms for name in served.values())
+        return tuple(sorted(names, key=lambda name: name == "clean"))
+
+    @property
+    def adapts(self) -> bool:
+        """Whether anything of the network changes."""
+        return bool(self.losses)
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether a loss drives the episode; without one only the running statistics move."""
+        return any(term.value is not None for term, _ in self.terms)
+
+    @property
+    def groups_only(self) -> bool:
+        """Whether a batch that is too small for groups stays as the source scores it."""
+        return self.adapts and all(term.needs_groups for term, _ in self.terms)
+
+    @property
+    def splits_groups(self) -> bool:
+        """Whether a loss looks at groups of images."""
+        return any(term.needs_groups for term, _ in self.terms)
 
     @property
     def types(self) -> tuple[str, ...]:
         """Distortion types whose pairs this method looks at."""
-        if not self.rank:
+        if not any("low" in term.needs for term, _ in self.terms):
             return ()
         return TYPES if self.distortion in ("best", "all") else (self.distortion,)
 
     @property
     def chooses(self) -> bool:
         """Whether the source says which distortion type each image is compared by."""
-        return self.rank and self.distortion == "best"
+        return bool(self.types) and self.distortion == "best"
+
+    @property
+    def second_views(self) -> tuple[str, ...]:
+        """Second views that the losses look at."""
+        return tuple(name for name in self.passes if name in SECOND_VIEWS)
 
     @property
     def forwards(self) -> int:
         """Forward-equivalents per image of an episode: a pass forward and back counts two, the answer one."""
         if not self.adapts:
             return 0
-        pairs = {"best": 1, "all": len(TYPES)}.get(self.distortion, 1) if self.rank else 0
-        return self.niter * (1 + 2 * pairs + len(self.second_views)) * (1 if self.statistics_only else 2) + 1
-
-    @property
-    def adapts(self) -> bool:
-        return self.rank or self.group or self.rotation or bool(self.second_views) or self.statistics_only
+        return self.niter * len(self.passes) * (2 if self.takes_steps else 1) + 1
 
 
 class Setting(NamedTuple):
@@ -118,13 +147,13 @@ METHODS = {
     method.name: method
     for method in (
         Method("source"),
-        Method("bn-stats", statistics_only=True),
-        Method("rotation", rotation=True),
-        Method("rank", rank=True),
-        Method("gc", group=True),
-        Method("rank+gc", rank=True, group=True),
-        Method("contrastive", second_views=("crop",)),
-        Method("contrique", second_views=("contrique",)),
-        Method("online", rank=True, group=True, reset=False),
+        Method("bn-stats", ("statistics",)),
+        Method("rotation", ("rotation",)),
+        Method("rank", ("rank",)),
+        Method("gc", ("group",)),
+        Method("rank+gc", ("rank", "group")),
+        Method("contrastive", ("contrastive",)),
+        Method("contrique", ("contrique",)),
+        Method("online", ("rank", "group"), reset=False),
     )
 }

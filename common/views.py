@@ -1,7 +1,7 @@
-"""From a photograph to what the network sees: one view per image and seed, shared by the image and its
-distorted copies.
+"""From a photograph to what the network sees.
 
-And second views, which the contrastive losses pair the first one with.
+There is one view per image and seed, which the image shares with its distorted copies, and there are second
+views, with which the contrastive losses pair the first one.
 """
 
 from dataclasses import dataclass
@@ -20,44 +20,41 @@ COLOURS = ("rgb", "lab", "hsv", "grey", "ms")
 
 @dataclass(frozen=True)
 class View:
-    """crop: a random or the central square of `size` pixels, or the whole image squeezed to it (bicubic).
-    flips: which of the random flips are drawn, each with probability 1/2."""
+    """How views are taken."""
 
-    size: int = 224
-    crop: Literal["random", "center", "whole"] = "random"
-    flips: tuple[str, ...] = ("horizontal", "vertical")
+    size: int = 224  # pixels of the side
+    crop: Literal["random", "center", "whole"] = "random"  # whole: the image squeezed to the side (bicubic)
+    flips: tuple[str, ...] = ("horizontal", "vertical")  # that are drawn, each with probability 1/2
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The view of one image, decided: it applies to any version of that image alike."""
+    """The view of one image, drawn: it is applied alike to every version of that image."""
 
     view: View
     resize: tuple[int, int] | None  # (height, width) before the crop
-    crop: tuple[
-        float, float
-    ]  # where the crop lies between the first and the last possible row and column, in [0, 1]
-    horizontal: bool
+    crop: tuple[float, float]  # between the first (0) and the last (1) possible row and column
+    horizontal: bool  # flipped
     vertical: bool
 
     @classmethod
     def draw(
         cls, view: View, resize: tuple[int, int] | None, seed: int, key: str, purpose: str = "view"
     ) -> "Placement":
-        """The placement of one image, from (seed, purpose, key) alone. resize: the data set's (height,
-        width), or None."""
+        """Draw the placement of one image, from (seed, purpose, key) alone."""
         rng = generator(seed, purpose, key)
-        crop, (horizontal, vertical) = rng.uniform(size=2), rng.random(2) < 0.5
+        row, column = rng.uniform(size=2).tolist()
+        horizontal, vertical = (rng.random(2) < 0.5).tolist()
         return cls(
             view,
             resize,
-            tuple(crop) if view.crop == "random" else (0.5, 0.5),
-            bool(horizontal) and "horizontal" in view.flips,
-            bool(vertical) and "vertical" in view.flips,
+            (row, column) if view.crop == "random" else (0.5, 0.5),
+            horizontal and "horizontal" in view.flips,
+            vertical and "vertical" in view.flips,
         )
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """image: (H, W, 3), uint8 -> (size, size, 3), uint8."""
+        """Take the view of an image: (H, W, 3), uint8 -> (size, size, 3), uint8."""
         size = self.view.size
         if self.view.crop == "whole":
             image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -84,14 +81,17 @@ class Placement:
 def second_view(
     kind: str, image: np.ndarray, size: int, resize: tuple[int, int] | None, seed: int, key: str
 ) -> np.ndarray:
-    """image: (H, W, 3), uint8 RGB -> (size, size, 3), float32 in [0, 1], from (seed, kind, key) alone.
+    """Take a second view: (H, W, 3), uint8 RGB -> (size, size, 3), float32 in [0, 1].
 
-    A random crop with both flips, wherever the first view lies. "crop" is no more than that (SimCLR, Chen et
-    al. 2020). "contrique" is taken at half scale and in a colour space drawn for the image (CONTRIQUE,
-    Madhusudana et al. 2022). resize: the data set's (height, width), or None.
+    It is drawn from (seed, kind, key) alone: a random crop with both flips, wherever the first view lies. "crop"
+    is no more than that (SimCLR, Chen et al. 2020). "contrique" is taken at half scale and in a colour space
+    drawn for the image (CONTRIQUE, Madhusudana et al. 2022).
+
+    resize: (height, width) before the crop, or None.
     """
     if kind == "contrique":
-        resize = tuple(max(1, side // 2) for side in resize or image.shape[:2])
+        height, width = resize or image.shape[:2]
+        resize = max(1, height // 2), max(1, width // 2)
     crop = Placement.draw(View(size), resize, seed, key, f"{kind} view")(image)
     if kind == "crop":
         return unit(crop)
@@ -99,7 +99,7 @@ def second_view(
 
 
 def recoloured(image: np.ndarray, colours: str) -> np.ndarray:
-    """image: (H, W, 3), uint8 RGB -> the same in one of COLOURS, three channels, float32 in [0, 1].
+    """Bring (H, W, 3), uint8 RGB, into one of COLOURS: three channels, float32 in [0, 1].
 
     "ms" subtracts the local mean, a Gaussian of 7 x 7 and sigma 7/6, and stretches each channel to [0, 1].
     """

@@ -1,5 +1,4 @@
-"""The Y of Figure 1: a feature extractor f that feeds a projection head g and the rest of the network, the
-regressor h."""
+"""The Y of Figure 1: an extractor f feeds a projection head g and the regressor h, the rest of the network."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,34 +20,28 @@ CLASS_TOKENS = ("cls_token", "class_token")  # how networks call that parameter
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the feature extractor ends.
+    """Where the feature extractor ends."""
 
-    features: (network, x) -> (N, D). width: D. extractor: dotted names of the network's modules and
-    parameters that belong to f. adapt: what of f adapts where a method does not say.
-    """
-
-    features: Callable[[nn.Module, Tensor], Tensor]
-    width: int
-    extractor: tuple[str, ...]
-    adapt: tuple[str, ...] = ("bn",)
+    features: Callable[[Any, Tensor], Tensor]  # (network, x: (N, 3, H, W)) -> (N, D)
+    width: int  # D
+    extractor: tuple[str, ...]  # dotted names of the network's modules and parameters that belong to f
+    adapt: tuple[str, ...] = ("bn",)  # what of f adapts where a method does not say
 
     def with_default_adapt(self, method: Method) -> Method:
-        """The method with what adapts spelled out."""
+        """Return the method with what adapts spelled out."""
         return replace(method, adapt=self.adapt) if method.adapt is None else method
 
 
 @dataclass(frozen=True)
 class Adaptable:
-    """What test-time adaptation may touch, by dotted name: whole normalisation layers, and tokens (1, ...,
-    D)."""
+    """What test-time adaptation may touch, by dotted name."""
 
-    layers: dict[str, nn.Module] = field(default_factory=dict)
-    tokens: dict[str, nn.Parameter] = field(default_factory=dict)
+    layers: dict[str, nn.Module] = field(default_factory=dict)  # normalisation layers, as a whole
+    tokens: dict[str, nn.Parameter] = field(default_factory=dict)  # (1, ..., D)
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """The kind of a normalisation layer: "bn", "ln" (RMSNorm too), "gn", or None, also where a layer has
-    nothing to adapt.
+    """Return the kind of a normalisation layer: "bn", "ln" (RMSNorm too), "gn"; None if nothing can adapt.
 
     "ln" goes by name: many networks write that layer themselves.
     """
@@ -63,14 +56,10 @@ def kind_of(module: nn.Module) -> str | None:
 
 
 class YNetwork(nn.Module):
-    """A quality network with a projection head on its features. The network is frozen; so is the head, once
-    drawn.
+    """A quality network with a projection head on its features; both are frozen."""
 
-    projection: width of the head. classifier: whether rotation has a 4-way linear layer of its own on the
-    projection, or reads the projected features as they are. score: from the network's output to (N,), larger
-    = better; None where that is its output. mean, std: of each channel, with which the network wants images
-    normalised.
-    """
+    mean: Tensor  # (3, 1, 1)
+    std: Tensor
 
     def __init__(
         self,
@@ -82,49 +71,54 @@ class YNetwork(nn.Module):
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
     ):
+        """Put a head on the features of a network.
+
+        projection: width of the head.
+        classifier: whether rotation has a 4-way linear layer of its own on the projection, or reads the
+            projected features as they are.
+        score: from the network's output to (N,), larger = better; None where that is its output.
+        mean, std: of each channel, by which the network wants images normalised.
+        """
         super().__init__()
         self.network = network
         self.cut = cut
         self.score = score
         like = next(network.parameters())
-        self.head = nn.Linear(cut.width, projection, device=like.device, dtype=like.dtype)
-        self.classifier = (
-            nn.Linear(projection, 4, device=like.device, dtype=like.dtype) if classifier else None
-        )
+        at: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        self.head = nn.Linear(cut.width, projection, **at)
+        self.classifier = nn.Linear(projection, 4, **at) if classifier else None
         for name, value in (("mean", mean), ("std", std)):
-            self.register_buffer(
-                name,
-                torch.tensor(value, device=like.device, dtype=like.dtype).view(3, 1, 1),
-                persistent=False,
-            )
+            self.register_buffer(name, torch.tensor(value, **at).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Images in [0, 1], (..., 3, H, W), as the network wants them, on its device."""
+        """Bring images in [0, 1], (..., 3, H, W), to what the network wants, on its device."""
         return (x.to(self.mean) - self.mean) / self.std
 
     def features(self, x: Tensor) -> Tensor:
-        """f(x): (N, 3, H, W), normalised -> (N, D)."""
+        """Compute f(x): (N, 3, H, W), normalised -> (N, D)."""
         return self.cut.features(self.network, x)
 
     def project(self, features: Tensor) -> Tensor:
-        """z = g(f(x)): (N, D) -> (N, 256), in (0, 1)."""
+        """Compute z = g(f(x)): (N, D) -> (N, 256), in (0, 1)."""
         return torch.sigmoid(self.head(features))
 
     def turns(self, features: Tensor) -> Tensor:
-        """Logits of the four rotations, (N, D) -> (N, 4), with no sigmoid before the classifier."""
+        """Compute logits of the four rotations, (N, D) -> (N, 4); no sigmoid is before the classifier."""
         return self.project(features) if self.classifier is None else self.classifier(self.head(features))
 
     def predict(self, x: Tensor, others: Tensor | None = None) -> Tensor:
-        """q(x) = h(f(x)): (N, 3, H, W) -> (N,), larger = better. others: for a network of several scales, the
-        images that its further scales are made from, where they are not x itself."""
+        """Compute q(x) = h(f(x)): (N, 3, H, W) -> (N,), larger = better.
+
+        others: for a network of several scales, the images that its further scales are made from, where they
+        are not x itself.
+        """
         output = self.network(x) if others is None else self.network(x, others)
         return output if self.score is None else self.score(output)
 
     @torch.no_grad()
     def draw_head(self, seed: int) -> None:
-        """Draw the head as torch.nn.Linear would, from the seed alone (Sec. 3.1: random, and never
-        trained)."""
+        """Draw the head as torch.nn.Linear would, from the seed alone (Sec. 3.1: random, never trained)."""
         for name, linear in (("head", self.head), ("classifier", self.classifier)):
             if linear is not None:
                 bound = linear.in_features**-0.5
@@ -134,27 +128,23 @@ class YNetwork(nn.Module):
                     parameter.copy_(drawn.to(parameter.dtype))  # on the CPU: not every device knows float64
 
     def adaptable(self, kinds: Iterable[str]) -> Adaptable:
-        """The layers and tokens of f of the given kinds: "bn", "ln", "gn", "cls" (Sec. 3.1, Table 6).
+        """Find the layers and tokens of f of the given kinds: "bn", "ln", "gn", "cls" (Sec. 3.1, Table 6).
 
         Raises UserError where f holds none of a kind.
         """
-        layers, tokens = {}, {}
+        layers: dict[str, nn.Module] = {}
+        tokens: dict[str, nn.Parameter] = {}
         for kind in kinds:
             if kind not in ADAPTABLE:
                 raise UserError(f"cannot adapt {kind!r}: choose from {', '.join(ADAPTABLE)}")
+            before = len(layers) + len(tokens)
             if kind == "cls":
-                found = {
-                    n: p
-                    for n, p in self.named_parameters()
-                    if n.endswith(CLASS_TOKENS) and self._in_extractor(n)
-                }
-                tokens |= found
+                named = ((n, p) for n, p in self.named_parameters() if n.endswith(CLASS_TOKENS))
+                tokens.update((n, p) for n, p in named if self._in_extractor(n))
             else:
-                found = {
-                    n: m for n, m in self.named_modules() if kind_of(m) == kind and self._in_extractor(n)
-                }
-                layers |= found
-            if not found:
+                of_kind = ((n, m) for n, m in self.named_modules() if kind_of(m) == kind)
+                layers.update((n, m) for n, m in of_kind if self._in_extractor(n))
+            if len(layers) + len(tokens) == before:
                 raise UserError(
                     f"the feature extractor has no {kind} to adapt: choose another cut or another set"
                 )
@@ -166,27 +156,23 @@ class YNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network, where its extractor may end, and the protocols that it knows, by name.
+    """A network, where its extractor may end, and the protocols that it knows."""
 
-    title: as it is written. trunk: attribute that holds its ResNet, which ImageNet weights of `imagenet`, a
-    torchvision network, fit. output: the outputs that training gives to a mean score and to one standard
-    deviation above it, less that.
-    """
-
-    title: str
-    network: Callable[[], nn.Module]
-    cuts: dict[str, Cut]
-    protocols: dict[str, Protocol]
-    trunk: str
-    imagenet: str
+    title: str  # as it is written
+    network: Callable[[], nn.Module]  # makes one with random weights
+    cuts: dict[str, Cut]  # by name
+    protocols: dict[str, Protocol]  # by name
+    trunk: str  # attribute that holds its ResNet
+    imagenet: str  # the torchvision network whose ImageNet weights fit the trunk
+    # What training brings a mean score to, and by how much more a score one standard deviation above it.
     output: tuple[float, float] = (0.0, 1.0)
 
     def wrap(self, network: nn.Module, protocol: Protocol) -> YNetwork:
-        """The Y that a protocol asks for around a network of this kind."""
+        """Put the Y that a protocol asks for around a network of this kind."""
         return YNetwork(network, self.cut(protocol), protocol.projection, protocol.rotation_classifier)
 
     def cut(self, protocol: Protocol) -> Cut:
-        """Where the extractor ends under a protocol. Raises UserError if the network has no such cut."""
+        """Return where the extractor ends under a protocol. Raises UserError if there is no such cut."""
         if protocol.cut not in self.cuts:
             raise UserError(f"this network has no cut {protocol.cut!r}: choose from {', '.join(self.cuts)}")
         return self.cuts[protocol.cut]

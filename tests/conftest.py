@@ -68,7 +68,7 @@ def make_batch(n: int, seed: int, types: tuple[str, ...] = TYPES, side: int = 16
     pairs = torch.from_numpy(rng.random((len(types), 2, n, 3, side, side)))
     turns = torch.from_numpy(rng.integers(4, size=n))
     second_views = {kind: torch.from_numpy(rng.random((n, 3, side, side))) for kind in SECOND_VIEWS}
-    return Batch(torch.arange(n), clean, pairs, turns, 0, second_views)
+    return Batch(torch.arange(n), clean, types, pairs, turns, 0, second_views)
 
 
 @pytest.fixture

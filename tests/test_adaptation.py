@@ -2,22 +2,27 @@
 float64."""
 
 import copy
+import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from common.adapter import Adapter, score_source, stack_batches
 from common.distortions import TYPES
 from common.episodes import pass_momenta
-from common.losses import group_contrastive_loss, nt_xent_loss, rank_loss
+from common.losses import nt_xent_loss
 from common.protocols import METHODS, PAPER, RELEASED
 from common.system.errors import UserError
 from common.y import MEAN, STD
+from examples.one_episode import one_episode
 from tests.conftest import make_batch, make_small
 
+ROOT = Path(__file__).parent.parent
 LOSSES = ["rotation", "rank", "gc", "rank+gc", "contrastive", "contrique"]
 
 
@@ -26,43 +31,34 @@ def normalised(x):
     return (x - mean) / std
 
 
-def by_hand(ynet, batch):
-    """rank+gc under `paper`, as a reader of the paper would write it for one batch: a copy, train mode, one
-    Adam."""
-    q = lambda x: ynet.predict(x).detach()  # noqa: E731
-    clean, pairs = normalised(batch.clean), normalised(batch.pairs)
-    source = q(clean)
-    gaps = torch.stack([(q(low) - q(high)).abs() for high, low in pairs])
-    choice = gaps.argmax(0)
-    high = torch.stack([pairs[choice[i], 0, i] for i in range(len(clean))])
-    low = torch.stack([pairs[choice[i], 1, i] for i in range(len(clean))])
-    order = source.argsort()
-    adapted = copy.deepcopy(ynet)
-    trunk = adapted.network.trunk
-    parameters = [p.requires_grad_() for m in trunk if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=1e-3)
-    losses = []
-    for _ in range(3):
-        trunk.train()
-        z_low, z_high, z = (torch.sigmoid(adapted.head(trunk(x).mean((2, 3)))) for x in (low, high, clean))
-        loss = rank_loss(z, z_high, z_low) + group_contrastive_loss(z, [order[:2], order[-2:]], 0.1)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    trunk.eval()
-    return adapted.predict(clean).detach(), losses, choice
-
-
 def test_the_loop_equals_a_plain_transcription(small):
+    """examples/one_episode.py: a copy of the network, train mode, one Adam."""
     batch = make_batch(8, 0)
-    expected, losses, choice = by_hand(small, batch)
+    source, expected, choice, losses = one_episode(
+        small.network,
+        small.network.trunk,
+        small.head,
+        normalised(batch.clean),
+        normalised(batch.pairs),
+    )
     (outcome,) = Adapter(small, PAPER, METHODS["rank+gc"])([batch])
     assert len(set(choice.tolist())) > 1  # else the choice is not tested
     assert torch.equal(outcome.choice, choice)
-    torch.testing.assert_close(outcome.losses, torch.tensor(losses, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(outcome.source, source, rtol=1e-12, atol=0)
+    torch.testing.assert_close(outcome.losses, losses, rtol=1e-12, atol=0)
     torch.testing.assert_close(outcome.adapted, expected, rtol=1e-10, atol=0)
     assert not torch.allclose(outcome.adapted, outcome.source, rtol=1e-3)
+
+
+def test_the_plain_transcription_runs_on_photographs():
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.one_episode"], cwd=ROOT, capture_output=True, text=True
+    )
+    scores = [
+        (float(a), float(b)) for a, b in re.findall(r"source (\d\.\d+)  adapted (\d\.\d+)", done.stdout)
+    ]
+    assert len(scores) == 8 and all(before != after for before, after in scores), done.stderr
+    assert len((ROOT / "examples/one_episode.py").read_text().splitlines()) <= 80
 
 
 @pytest.mark.parametrize("method", [*LOSSES, "bn-stats"])
@@ -139,7 +135,7 @@ def test_episodes_at_once_equal_episodes_alone(cut, adapt, method):
 def test_small_batches(small, method, n):
     (outcome,) = Adapter(small, PAPER, METHODS[method])([make_batch(n, n)])
     assert outcome.adapted.shape == (n,) and outcome.adapted.isfinite().all() and not outcome.fell_back
-    assert outcome.group_left_out == (METHODS[method].group and n < 4)
+    assert outcome.group_left_out == ("group" in METHODS[method].losses and n < 4)
     unadapted = method == "source" or (method == "gc" and n < 4)
     assert torch.equal(outcome.adapted, outcome.source) == unadapted
 
@@ -185,7 +181,8 @@ def test_which_passes_move_the_running_statistics(small):
     torch.testing.assert_close(running_after(small, PAPER, "gc"), only_clean)
     torch.testing.assert_close(running_after(small, PAPER, "bn-stats"), only_clean)
     images, source, _ = prepared(small, PAPER, METHODS["rank"])
-    high, low = Adapter(small, PAPER, METHODS["rank"])._pairs(images, source)[0]
+    compared = Adapter(small, PAPER, METHODS["rank"]).passes(images, source)
+    high, low = compared["high"], compared["low"]
     second = images.second_views["crop"]
     for method, passes in (("rank+gc", (low, high, clean)), ("contrastive", (second, clean))):
         expected = start
@@ -312,7 +309,7 @@ def test_single_types_and_all_of_them(small):
     single = []
     for index, kind in enumerate(TYPES):
         method = replace(METHODS["rank"], distortion=kind, niter=1)
-        one = batch._replace(pairs=batch.pairs[[index]])
+        one = batch._replace(pairs=batch.pairs[[index]], types=(kind,))
         outcome = Adapter(small, PAPER, method)([one])[0]
         assert outcome.choice.tolist() == [index] * 8
         single.append(float(outcome.losses[0]))
