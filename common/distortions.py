@@ -1,4 +1,4 @@
-"""The three distortions of the rank loss (Sec. 3.2.2, Sec. 4.2), at severities drawn from (seed, image key)."""
+"""The three distortions of the rank loss (Sec. 3.2.2, Sec. 4.2), at severities from (seed, image key)."""
 
 import io
 from dataclasses import dataclass
@@ -54,8 +54,10 @@ def add_noise(image: np.ndarray, variance: float, rng: np.random.Generator) -> n
 def distort(
     image: np.ndarray, kind: str, level: str, severities: Severities, seed: int, key: str
 ) -> np.ndarray:
-    """image: (H, W, 3), uint8 RGB. Returns float32 in [0, 1]; the severity and the noise depend on (seed,
-    key) alone."""
+    """Distort an image: (H, W, 3), uint8 RGB -> float32 in [0, 1].
+
+    The severity and the noise depend on (seed, kind, level, key) alone.
+    """
     rng = generator(seed, f"{kind} {level}", key)
     low, high = getattr(severities, f"{kind}_{level}")
     if kind == "compression":

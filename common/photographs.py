@@ -63,7 +63,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def _from_deep_grey(grey: np.ndarray) -> np.ndarray:
-    """Bring 16-bit greyscale (mode I or I;16 of Pillow; F is floating point in [0, 1]) to three 8-bit channels."""
+    """Bring 16-bit greyscale (mode I or I;16 of Pillow; F is in [0, 1]) to three 8-bit channels."""
     top = 1.0 if grey.dtype.kind == "f" else 65535.0
     if not (grey.min() >= 0 and grey.max() <= top):  # NaN fails this too
         raise ValueError(f"grey values outside 0 to {top:g}")

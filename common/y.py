@@ -1,4 +1,4 @@
-"""The Y of Figure 1: an extractor f feeds a projection head g and the regressor h, the rest of the network."""
+"""The Y of Figure 1: an extractor f feeds a projection head g and the rest of the network, regressor h."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
