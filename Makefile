@@ -1,23 +1,36 @@
-# Two commands do everything: `make demo` and `make test`. Both create .venv first.
+# `make demo` shows what adaptation does, `make test` checks everything. Both create .venv first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON_OLDEST ?= python3.10
 BIN := .venv/bin
+OLDEST := .venv-oldest/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint test-oldest clean
 
 demo: .venv/installed
 	$(BIN)/python -m scripts.demo --out results/demo
 
 test: .venv/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The same tests on the oldest versions that pyproject.toml allows.
+test-oldest: .venv-oldest/installed
+	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -n auto --dist worksteal
 
 .venv/installed: requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $@
 
+.venv-oldest/installed: requirements-oldest.txt
+	$(PYTHON_OLDEST) -m venv .venv-oldest
+	$(OLDEST)/python -m pip install --quiet --disable-pip-version-check -r requirements-oldest.txt
+	touch $@
+
 clean:
-	rm -rf .venv results
+	rm -rf .venv .venv-oldest results

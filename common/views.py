@@ -84,8 +84,8 @@ def second_view(
     """Take a second view: (H, W, 3), uint8 RGB -> (size, size, 3), float32 in [0, 1].
 
     It is drawn from (seed, kind, key) alone: a random crop with both flips, wherever the first view lies.
-    "crop" is no more than that (SimCLR, Chen et al. 2020). "contrique" is taken at half scale and in a colour space
-    drawn for the image (CONTRIQUE, Madhusudana et al. 2022).
+    "crop" is no more than that (SimCLR, Chen et al. 2020). "contrique" is taken at half scale and in a colour
+    space drawn for the image (CONTRIQUE, Madhusudana et al. 2022).
 
     resize: (height, width) before the crop, or None.
     """

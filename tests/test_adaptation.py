@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from common.adapter import Adapter, score_source, stack_batches
 from common.distortions import TYPES
 from common.episodes import pass_momenta
-from common.losses import nt_xent_loss
-from common.protocols import METHODS, PAPER, RELEASED
+from common.losses import TERMS, Term, nt_xent_loss
+from common.protocols import METHODS, PAPER, RELEASED, Method
 from common.system.errors import UserError
 from common.y import MEAN, STD
 from examples.one_episode import one_episode
@@ -292,6 +292,34 @@ def test_contrast_pairs_the_clean_view_with_its_second(small, method, kind):
     )
     assert float(outcome.losses[0]) == pytest.approx(float(nt_xent_loss(z, second, 0.1)), rel=1e-12)
     assert (outcome.losses[1:] < outcome.losses[:-1]).all()
+
+
+def test_a_new_term_says_which_passes_run_what_they_cost_and_what_they_move(small, monkeypatch):
+    """Nothing but its entry in TERMS and a method is needed."""
+    value = lambda z, episode, settings: (z["contrique"] - z["clean"]).square().sum() / settings.temperature  # noqa: E731
+    monkeypatch.setitem(TERMS, "near", Term(("contrique", "clean"), value))
+    method = Method("near", ("rank", "near"))
+    assert method.passes == ("low", "high", "contrique", "clean")
+    assert (
+        method.forwards == 3 * 4 * 2 + 1 and method.types == TYPES and method.second_views == ("contrique",)
+    )
+    batch = make_batch(8, 1)
+    (outcome,) = Adapter(small, PAPER, method)([batch])
+    (rank,) = Adapter(small, PAPER, METHODS["rank"])([batch])
+    trunk = copy.deepcopy(small).network.trunk.train()
+    z, second = (
+        torch.sigmoid(small.head(trunk(normalised(x)).mean((2, 3))))
+        for x in (batch.clean, batch.second_views["contrique"])
+    )
+    expected = float(rank.losses[0]) + float((z - second).square().sum()) / PAPER.temperature
+    assert float(outcome.losses[0]) == pytest.approx(expected, rel=1e-12)
+    images, source, _ = prepared(small, PAPER, METHODS["rank"])
+    passes = Adapter(small, PAPER, method).passes(images, source)
+    mean = small.network.trunk[1].running_mean
+    for x in [*passes.values()] * 3:
+        mean = 0.9 * mean + 0.1 * small.network.trunk[0](x).mean((0, 2, 3))
+    moved = after_three_steps(small, PAPER, method).buffers["network.trunk.1.running_mean"][0]
+    torch.testing.assert_close(moved, mean)
 
 
 def test_gradients_accumulate_only_where_the_release_does(small):
