@@ -37,14 +37,13 @@ from common.report.tables import (
 from common.report.tables import figures as numbers_of_figures
 from common.report.tables import tables as numbers_of_tables
 from common.runs.cell import with_std
-from common.runs.grid import MAIN, Entry, Target
+from common.runs.grid import MAIN, PAPER_PLACES, SIMILAR_DMOS, Entry, Target, paper_grid, place_name
 from common.system.cli import Parser, finite, natural, positive
 from common.system.errors import UserError, command
 from common.system.output import check_targets, whole_file
 from data.catalogue import DATASETS, ROOT, data_root, folder_of
 from data.dataset import survey
-from scripts import all_expt
-from weights.networks import BACKBONES
+from weights.networks import BACKBONES, experiments
 
 TITLE = "TTA-IQA: published and measured"
 NO_NUMBERS = (
@@ -54,10 +53,10 @@ NO_NUMBERS = (
 
 def grid(variant: Variant) -> Iterator[Entry]:
     """Every place of the paper, with its cell."""
-    entries = all_expt.grid(
-        BACKBONES, variant.protocol, variant.seeds, variant.limit, variant.similar or all_expt.SIMILAR
+    entries = paper_grid(
+        experiments(), variant.protocol, range(variant.seeds), variant.limit, variant.similar or SIMILAR_DMOS
     )
-    return (entry for entry in entries if entry.place in all_expt.PAPER)
+    return (entry for entry in entries if entry.place in PAPER_PLACES)
 
 
 def usual(entry: Entry) -> bool:
@@ -297,7 +296,7 @@ def failures(sweep: Sweep) -> Iterator[str]:
     """Why cells failed, and which."""
     places: dict[str, list[str]] = {}
     for entry in sweep.entries:
-        places.setdefault(entry.cell.id, []).append(f"{all_expt.place_name(entry.place)}, {entry.setting}")
+        places.setdefault(entry.cell.id, []).append(f"{place_name(entry.place)}, {entry.setting}")
     reasons: dict[str, list[str]] = {}
     for name, failure in sweep.results.failed.items():
         where = "; ".join(places.get(name, ["not in this variant of the paper's tables"]))
