@@ -32,7 +32,7 @@ LABEL = "stops of light"
 
 
 def methods_table(summaries: Mapping[str, Summary]) -> str:
-    """The methods as people read them on a terminal. summaries: by method."""
+    """Write the methods' metrics for a terminal. summaries: by method."""
 
     def line(name: str, metrics: Mapping[str, OverSeeds], gain: str = "") -> str:
         cells = (f"{metrics[metric].text(plus_minus='+-'):>16s}" for metric in METRICS)

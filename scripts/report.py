@@ -36,7 +36,7 @@ PAPER = Paper(grid, BACKBONES, DATASETS)
 
 
 def image_paths(root: Path | None, dataset: str, subset: str) -> Mapping[str, Path]:
-    """The images of a data set that are on this machine, by name."""
+    """Find the images of a data set that are on this machine, by name."""
     if root is None:
         return {}
     try:
@@ -47,7 +47,7 @@ def image_paths(root: Path | None, dataset: str, subset: str) -> Mapping[str, Pa
 
 
 def parser() -> Parser:
-    """The options of the command."""
+    """Return the parser of the command line."""
     options = Parser(prog="python -m scripts.report", description=(__doc__ or "").split("\n\n")[0])
     options.add_argument(
         "results", type=Path, metavar="RESULTS", help="folder of a sweep: --results of scripts.all_expt"

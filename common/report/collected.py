@@ -1,4 +1,4 @@
-"""What the folder of a sweep holds, and which of the paper's places it fills."""
+"""Read what the folder of a sweep holds, and find the places of the paper that it fills."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ PROTOCOLS = ("paper", "released")
 
 @dataclass(frozen=True)
 class Results:
-    """The cells in the folder of a sweep, by their ids."""
+    """The cells that the folder of a sweep holds, by their ids."""
 
     finished: Mapping[str, CellResult]
     failed: Mapping[str, Failure]
@@ -54,13 +54,13 @@ class Results:
 
     @property
     def cells(self) -> Iterator[Cell]:
-        """Every cell, finished or failed."""
+        """Yield every cell, finished or failed."""
         yield from (result.cell for result in self.finished.values())
         yield from (failure.cell for failure in self.failed.values())
 
 
 class Variant(NamedTuple):
-    """One way to fill the paper's tables."""
+    """A choice of protocol, seeds and images that the paper's tables are filled with."""
 
     protocol: str = "paper"
     seeds: int = 5
@@ -69,7 +69,7 @@ class Variant(NamedTuple):
 
     @property
     def options(self) -> str:
-        """The options of scripts.report that choose it."""
+        """Return the options of scripts.report that choose it."""
         similar = "" if self.similar is None else f" --similar-dmos {self.similar[0]:g} {self.similar[1]:g}"
         return f"--protocol {self.protocol} --seeds {self.seeds} --limit-images {self.limit or 0}{similar}"
 
@@ -93,16 +93,16 @@ class Dataset(Interface):
 
     @property
     def released(self) -> str:
-        """The subset that the paper uses."""
+        """Return the subset that the paper uses."""
 
     @property
     def subsets(self) -> Mapping[str, int | None]:
-        """Number of images by subset; the first is the default."""
+        """Return the number of images by subset; the first is the default."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The paper as a report needs it: its places, and the networks and data sets that they name."""
+    """What a report needs to know of the paper: its places, and the networks and data sets that they name."""
 
     grid: Callable[[Variant], Iterable[Entry]]  # the places under a variant, each with its cell
     backbones: Mapping[str, Backbone]  # by name
@@ -111,7 +111,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The places of the paper under one variant, and the results that there are for them."""
+    """The places that the paper has under one variant, and the results that there are for them."""
 
     variant: Variant
     results: Results
@@ -119,44 +119,44 @@ class Sweep:
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """The places of the paper."""
+        """Return the places of the paper, each with its cell."""
         return list(self.paper.grid(self.variant))
 
     @cached_property
     def ids(self) -> list[str]:
-        """The ids of the distinct cells."""
+        """Return the ids of the distinct cells."""
         return list(dict.fromkeys(entry.cell.id for entry in self.entries))
 
     @property
     def done(self) -> list[CellResult]:
-        """The cells that are finished."""
+        """Return the cells that are finished."""
         return [self.results.finished[name] for name in self.ids if name in self.results.finished]
 
     @property
     def failed(self) -> list[str]:
-        """The ids of the cells that failed."""
+        """Return the ids of the cells that failed."""
         return [name for name in self.ids if name in self.results.failed]
 
     @property
     def known(self) -> set[str]:
-        """The ids of the cells that the folder holds, finished or failed."""
+        """Return the ids of the cells that the folder holds, finished or failed."""
         return {name for name in self.ids if name in self.results.finished or name in self.results.failed}
 
     def outcome(self, entry: Entry) -> CellResult | Failure | None:
-        """What became of the cell of a place; None where it was not run."""
+        """Return what became of the cell of a place; None where it was not run."""
         return self.results.finished.get(entry.cell.id) or self.results.failed.get(entry.cell.id)
 
     def title_of_backbone(self, name: str) -> str:
-        """The network's name as people write it."""
+        """Return a network's name as people write it."""
         return self.paper.backbones[name].title
 
     def title_of_dataset(self, name: str) -> str:
-        """The data set's name as people write it."""
+        """Return a data set's name as people write it."""
         return self.paper.datasets[name].title
 
 
 def sweeps(results: Results, paper: Paper) -> list[Sweep]:
-    """The variants that a folder holds cells of, the one with most of them first.
+    """Return the variants that a folder holds cells of, the one with most of them first.
 
     A variant whose cells are all in those before it is left out.
     """
@@ -190,7 +190,7 @@ def sweeps(results: Results, paper: Paper) -> list[Sweep]:
 def select_sweep(
     candidates: Sequence[Sweep], asked: Mapping[str, Any], results: Results, paper: Paper
 ) -> Sweep:
-    """The first sweep whose variant is as was asked for, else an empty one.
+    """Return the first sweep whose variant is as was asked for, else an empty one.
 
     asked: fields of `Variant`, None where anything will do, and a limit of 0 for none.
     """
@@ -205,21 +205,21 @@ def select_sweep(
 
 
 def results_without_place(results: Results, known: Iterable[Sweep]) -> list[CellResult]:
-    """The finished cells that belong to no place of the paper under any of the variants."""
+    """Return the finished cells that belong to no place of the paper under any of the variants."""
     placed = {name for sweep in known for name in sweep.ids}
     left = [result for name, result in results.finished.items() if name not in placed]
     return sorted(left, key=lambda result: (result.cell.weights, str(result.cell.target), result.cell.id))
 
 
 def environments(sweep: Sweep, name: str) -> Counter[str]:
-    """How many of the finished cells have each value of a field of their environment."""
+    """Count the finished cells by the value that their environment has for a name, such as "device"."""
     return Counter(str(result.environment.get(name, "unknown")) for result in sweep.done)
 
 
 def images_per_second(sweep: Sweep) -> dict[tuple[str, str], dict[str, float]]:
-    """Images per second by (device, backbone) and method.
+    """Return images per second by (device, backbone) and method.
 
-    Counted are the methods without ablation, under a protocol that the network has as it is.
+    Only methods without ablation count, under a protocol that the network has as it is.
     """
     counted: dict[tuple[str, str], dict[str, list[float]]] = {}
     for entry in {entry.cell.id: entry for entry in sweep.entries}.values():
@@ -237,5 +237,5 @@ def images_per_second(sweep: Sweep) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def _without_ablation(method: Method) -> bool:
-    """Whether a method is as its name says."""
+    """Return whether a method is as its name says."""
     return replace(METHODS[method.name], adapt=method.adapt) == method

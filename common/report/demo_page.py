@@ -1,4 +1,4 @@
-"""The page of the demo, and what its summary.json says."""
+"""Make the page of the demo, and the content of its summary.json."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def demo_page(
     seconds: float,
     environment: Mapping[str, object],
 ) -> str:
-    """The page of the demo.
+    """Return the page of the demo, as HTML.
 
     summaries, scores: by method; rank+gc is among them.
     label: what the MOS of the photographs is.
@@ -38,7 +38,7 @@ def demo_page(
         gains=sections.gains(summaries),
         strips=sections.strips(best, photographs),
         scatter=sections.scatter(best, photographs, label),
-        places=sections.places_gained(best, photographs),
+        places_gained=sections.places_gained(best, photographs),
         distortions=sections.distortions_chosen(best, photographs),
         losses=sections.losses(scores),
         seconds=seconds,
@@ -47,7 +47,7 @@ def demo_page(
 
 
 def methods_json(summaries: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:
-    """What summary.json says of each method, the source before them. summaries: by method."""
+    """Return what summary.json says of each method, the source before them. summaries: by method."""
     n_images = next(iter(summaries.values())).n_images
     source = _source(summaries)
     methods: dict[str, dict[str, Any]] = {
@@ -63,5 +63,5 @@ def methods_json(summaries: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:
 
 
 def _source(summaries: Mapping[str, Summary]) -> Mapping[str, OverSeeds]:
-    """The metrics of the source, which every method starts from."""
+    """Return the metrics of the source, which are the same whatever the method."""
     return next(iter(summaries.values())).source

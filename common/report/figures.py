@@ -1,4 +1,4 @@
-"""Figures of a report as SVG.
+"""Draw the figures of a report as SVG.
 
 What they show is in their arguments alone, and the same arguments give the same bytes.
 """
@@ -59,7 +59,7 @@ STYLE: dict[Any, Any] = {  # matplotlib has a type of its own for the keys, but 
 
 
 def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of some inches, and its panels side by side, which share their vertical axis."""
+    """Make a figure of width x height inches with panels side by side, which share their vertical axis."""
     figure = Figure((width, height), layout="constrained")
     return figure, list(figure.subplots(1, columns, squeeze=False, sharey=True)[0])
 

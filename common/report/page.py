@@ -1,4 +1,4 @@
-"""HTML pages that need nothing beside themselves: style, figures and photographs are in the one file.
+"""Render HTML pages that need nothing beside themselves: style, figures and photographs are in one file.
 
 Python gathers what a page shows; the templates beside this file say how. They escape whatever is not markup.
 """
@@ -26,7 +26,7 @@ class Drawing(NamedTuple):
 
 
 class Thumbnail(NamedTuple):
-    """A photograph in small."""
+    """A photograph scaled down."""
 
     name: str
     uri: str  # the image itself, as a data URI
@@ -45,13 +45,14 @@ def thumbnail(path: Path, side: int = 220) -> Thumbnail:
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template of this folder makes of some values."""
+    """Return the page that a template of this folder makes of some values."""
     css = Markup((FOLDER / "report.css").read_text(encoding="utf-8"))
     return _templates().get_template(template).render(css=css, **values)
 
 
 @cache
 def _templates() -> Environment:
+    """Return the templates of this folder; they refuse a value that is not there."""
     return Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""What adaptation did to the images of one cell, as figures and rows for a page."""
+"""Gather what a page shows of one cell: figures, and what adaptation did to single images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +24,7 @@ class ImageChange(NamedTuple):
     mos: float
     before: float  # score by the source, averaged over seeds
     after: float  # score after adapting, likewise
-    places: float  # how many it came nearer to the place that its MOS gives it
+    places_gained: float  # how many it came nearer to the place that its MOS gives it
     thumbnail: Thumbnail | None = None
 
 
@@ -127,10 +127,10 @@ def extremes(scores: Scores, photographs: Sequence[Photograph], shown: int = 6) 
     They have thumbnails where the files of all of them can be read.
     """
     changes = _changes(scores, photographs)
-    order = np.argsort([-change.places for change in changes], kind="stable").tolist()
+    order = np.argsort([-change.places_gained for change in changes], kind="stable").tolist()
     for title, picked in (
-        ("Gained most places", [index for index in order[:shown] if changes[index].places > 0]),
-        ("Lost most places", [index for index in order[::-1][:shown] if changes[index].places < 0]),
+        ("Gained most places", [index for index in order[:shown] if changes[index].places_gained > 0]),
+        ("Lost most places", [index for index in order[::-1][:shown] if changes[index].places_gained < 0]),
     ):
         images = [changes[index] for index in picked]
         with suppress(UserError):  # else the page shows their names
@@ -140,6 +140,7 @@ def extremes(scores: Scores, photographs: Sequence[Photograph], shown: int = 6) 
 
 
 def _changes(scores: Scores, photographs: Sequence[Photograph]) -> list[ImageChange]:
+    """Return what adaptation did to each image, without thumbnails."""
     mos = _mos(photographs)
     gained = metrics.places_gained(scores.source, scores.adapted, mos)
     names = (photograph.key for photograph in photographs)

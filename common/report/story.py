@@ -1,4 +1,4 @@
-"""The report of a sweep: what its HTML page shows, part by part, and what its text files begin with."""
+"""Gather what the HTML page of a sweep shows, part by part, and what its text files begin with."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -36,7 +36,7 @@ class Remark(NamedTuple):
 
 
 class Header(NamedTuple):
-    """How far the sweep is."""
+    """What says how far the sweep is."""
 
     tiles: Sequence[tuple[str, str]]  # numbers to be seen first, and what they are
     done: float  # share of the cells, 0 to 1
@@ -71,7 +71,7 @@ class TableWithTally(NamedTuple):
 
 
 class TableWithDrawing(NamedTuple):
-    """A figure of the paper: its numbers, and the figure once there are any."""
+    """A figure of the paper: its numbers, and a drawing once there are any."""
 
     table: Table
     drawing: Drawing | None
@@ -85,7 +85,7 @@ class CellImages(NamedTuple):
     before: str  # SROCC of the source
     after: str  # SROCC after adapting
     scatter: Drawing
-    places: Drawing
+    places_gained: Drawing
     distortions: Drawing
     losses: Drawing
     extremes: Sequence[sections.Extremes]
@@ -106,7 +106,7 @@ class Inputs(NamedTuple):
 
 
 def sweep_page(results: Results, sweep: Sweep, others: Sequence[Sweep], image_paths: ImagePaths) -> str:
-    """The page of a sweep.
+    """Return the page of a sweep, as HTML.
 
     results: all that its folder holds.
     others: sweeps of other variants in the folder.
@@ -153,7 +153,7 @@ def sweep_page(results: Results, sweep: Sweep, others: Sequence[Sweep], image_pa
 
 
 def introduction(sweep: Sweep, others: Sequence[Sweep], tables: Sequence[Table]) -> list[str]:
-    """The paragraphs before the tables where there is text alone: progress, tally, legend, remarks.
+    """Return the paragraphs before the tables of a text file: progress, tally, legend, remarks.
 
     tables: those of the paper, without its figures.
     """
@@ -191,7 +191,7 @@ def _header(sweep: Sweep, others: Sequence[Sweep]) -> Header:
 
 
 def _duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """Write a time in the unit that suits it."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{seconds:.0f} s"
@@ -208,7 +208,7 @@ def _made_with(sweep: Sweep) -> str:
 
 
 def _remarks(sweep: Sweep, others: Sequence[Sweep]) -> list[Remark]:
-    """What a reader should know of the whole."""
+    """List what a reader should know of the whole."""
     remarks = []
     if sweep.variant.limit is not None:
         remarks.append(
@@ -235,7 +235,7 @@ def _overview(sweep: Sweep, tables: Sequence[Table], of_figures: Sequence[Table]
 
 
 def _measured_against_published(sweep: Sweep, tables: Sequence[Table]) -> Drawing | None:
-    """Draw all values that compare; nothing where there are none."""
+    """Draw all values that compare; return None where there are none."""
     main = {target.dataset: sweep.title_of_dataset(target.dataset) for target in MAIN}
     points: dict[str, list[tuple[float, float]]] = {title: [] for title in (*main.values(), "others")}
     for table in tables:
@@ -257,7 +257,7 @@ def _with_drawing(table: Table) -> TableWithDrawing:
 
 
 def _bars(table: Table) -> Markup:
-    """Figures 4 and 5 as they are in the paper."""
+    """Draw Figure 4 or 5 as it is in the paper."""
     unmeasured = OverSeeds((None,))
     rows: dict[str, dict[str, tuple[float | None, float | None]]] = {}
     for i, row in enumerate(table.rows):
@@ -269,7 +269,7 @@ def _bars(table: Table) -> Markup:
 
 
 def _curve(table: Table) -> Markup:
-    """Figure 6 as it is in the paper."""
+    """Draw Figure 6 as it is in the paper."""
     measured = [table.values[row, 0].measured for row in range(len(table.rows))]
     mean = np.array([np.nan if m is None or m.mean is None else m.mean for m in measured])
     std = np.array([0.0 if m is None or m.std is None else m.std for m in measured])
@@ -278,7 +278,7 @@ def _curve(table: Table) -> Markup:
 
 
 def _cell_images(sweep: Sweep, image_paths: ImagePaths) -> Iterator[CellImages]:
-    """What both losses did to the images, for every network and data set of Table 1."""
+    """Show what both losses did to the images, for every network and data set of Table 1."""
     paths = cache(image_paths)
     for entry in sweep.entries:
         result = sweep.outcome(entry)
@@ -293,7 +293,7 @@ def _cell_images(sweep: Sweep, image_paths: ImagePaths) -> Iterator[CellImages]:
             before=result.summary.source["srocc"].text(),
             after=result.summary.adapted["srocc"].text(),
             scatter=sections.scatter(scores, photographs, label),
-            places=sections.places_gained(scores, photographs),
+            places_gained=sections.places_gained(scores, photographs),
             distortions=sections.distortions_chosen(scores, photographs),
             losses=sections.losses({entry.cell.method.name: scores}),
             extremes=list(sections.extremes(scores, photographs)),
@@ -301,7 +301,7 @@ def _cell_images(sweep: Sweep, image_paths: ImagePaths) -> Iterator[CellImages]:
 
 
 def _failures(sweep: Sweep) -> dict[str, list[str]]:
-    """The cells that failed and their places in the paper, by the reason."""
+    """List the cells that failed and their places in the paper, by the reason."""
     places: dict[str, list[str]] = {}
     for entry in sweep.entries:
         places.setdefault(entry.cell.id, []).append(f"{place_name(entry.place)}, {entry.setting}")

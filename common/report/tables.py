@@ -1,4 +1,4 @@
-"""A sweep's results in the layout of the paper.
+"""Lay a sweep's results out as the paper does.
 
 A table says which value stands where, what was published there, and what was measured.
 """
@@ -36,45 +36,45 @@ class Value:
 
     @property
     def difference(self) -> float | None:
-        """Measured less published."""
+        """Return measured less published."""
         if self.published is None or self.measured is None or self.measured.mean is None:
             return None
         return self.measured.mean - self.published
 
     @property
     def comparable(self) -> bool:
-        """Whether it was measured on the images of the paper."""
+        """Return whether it was measured on the images of the paper."""
         return self.difference is not None and not self.remarks
 
     @property
     def close(self) -> bool:
-        """Whether it lies within 0.01 of the published value."""
+        """Return whether it lies within 0.01 of the published value."""
         return self._within(TOLERANCE)
 
     @property
     def alike(self) -> bool:
-        """Whether it lies within 0.01 or two standard deviations over seeds, whichever is more."""
+        """Return whether it lies within 0.01 or two standard deviations over seeds, whichever is more."""
         std = self.measured.std if self.measured is not None else None
         return self._within(max(TOLERANCE, 2 * (std or 0.0)))
 
     @property
     def verdict(self) -> Verdict:
-        """Whether adapting helped or harmed; nothing where there is no interval."""
+        """Return whether adapting helped or harmed; nothing where there is no interval."""
         return "" if self.gain is None else self.gain.verdict
 
     @property
     def measured_text(self) -> str:
-        """What was measured, or why nothing was."""
+        """Write what was measured, or why nothing was."""
         return self.missing if self.measured is None else self.measured.text()
 
     @property
     def published_text(self) -> str:
-        """The published value as the paper prints it; nothing where it prints none."""
+        """Write the published value as the paper prints it; nothing where it prints none."""
         return "" if self.published is None else f"{self.published:.{self.digits}f}"
 
     @property
     def difference_text(self) -> str:
-        """Measured less published, ticked where they agree."""
+        """Write measured less published, ticked where they agree."""
         return "" if self.difference is None else signed(self.difference) + f" {TICK}" * self.alike
 
     def _within(self, tolerance: float) -> bool:
@@ -101,34 +101,34 @@ class Table:
 
     @property
     def anchor(self) -> str:
-        """The name of its place in a page."""
+        """Return the name that a page links to it by."""
         return self.name.lower().replace(" ", "-")
 
     @cached_property
     def notes(self) -> dict[str, str]:
-        """Every remark on a value, and the letter that refers to it."""
+        """Return every remark on a value, and the letter that refers to it."""
         remarks = dict.fromkeys(remark for value in self.values.values() for remark in value.remarks)
         letters = string.ascii_lowercase
         return {remark: letters[i % 26] * (1 + i // 26) for i, remark in enumerate(remarks)}
 
     def marks(self, value: Value) -> str:
-        """The letters of a value's remarks."""
+        """Return the letters of a value's remarks."""
         return ",".join(self.notes[remark] for remark in value.remarks)
 
     def blocks(self) -> list[tuple[Head | None, list[int]]]:
-        """Indices of the rows below each heading of the upper level, None where there is one level."""
+        """Return the rows' indices by the heading of the upper level, None where there is one level."""
         blocks: dict[Head | None, list[int]] = {}
         for index, head in enumerate(self.rows):
             blocks.setdefault(head[0] if len(head) > 1 else None, []).append(index)
         return list(blocks.items())
 
     def column_spans(self) -> list[list[tuple[Head, int]]]:
-        """The headings of each level of the columns, and how many neighbours share them."""
+        """Return the headings of each level of the columns, and how many neighbours share each."""
         return [[(head, len(list(same))) for head, same in groupby(level)] for level in zip(*self.columns)]
 
     @property
     def first_columns(self) -> set[int]:
-        """The columns that a heading of an upper level begins with."""
+        """Return the columns that a heading of an upper level begins with."""
         return {
             index
             for index, head in enumerate(self.columns)
@@ -137,19 +137,19 @@ class Table:
 
     @property
     def has_published(self) -> bool:
-        """Whether the paper prints any of its numbers."""
+        """Return whether the paper prints any of its numbers."""
         return any(value.published is not None for value in self.values.values())
 
     @property
     def has_measured(self) -> bool:
-        """Whether any of its numbers was measured."""
+        """Return whether any of its numbers was measured."""
         return any(value.measured is not None for value in self.values.values())
 
 
 class Tally(NamedTuple):
-    """How many values of a table are what."""
+    """How many values of some tables were measured, compare, agree, and so on."""
 
-    places: int
+    values: int
     measured: int
     failed: int
     published: int  # of the measured ones
@@ -165,7 +165,7 @@ class Tally(NamedTuple):
         """Count the values of some tables."""
         values = [value for table in tables for value in table.values.values()]
         return cls(
-            places=len(values),
+            values=len(values),
             measured=sum(value.measured is not None for value in values),
             failed=sum(value.missing == "failed" for value in values),
             published=sum(value.measured is not None and value.published is not None for value in values),
@@ -178,7 +178,7 @@ class Tally(NamedTuple):
         )
 
     def __str__(self) -> str:
-        parts = [f"{self.measured} of {self.places} values measured"]
+        parts = [f"{self.measured} of {self.values} values measured"]
         if self.failed:
             parts[0] += f", {self.failed} failed"
         if self.comparable:
@@ -197,7 +197,7 @@ class Tally(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where a table of the paper has what."""
+    """What the rows and columns of a table of the paper stand for."""
 
     place: str  # "1" to "8"
     title: str
@@ -224,7 +224,7 @@ LAYOUTS = (
 
 
 def paper_tables(sweep: Sweep) -> list[Table]:
-    """Tables 1 to 8."""
+    """Return Tables 1 to 8."""
     entries = {entry.key: entry for entry in sweep.entries}
     numbers = published()
     return [
@@ -281,7 +281,7 @@ def _paper_table(
 
 
 def _value(sweep: Sweep, entry: Entry, metric: str) -> Value:
-    """What was measured at a place; nothing published beside it yet."""
+    """Return what was measured at a place, without the published value."""
     outcome = sweep.outcome(entry)
     if outcome is None:
         return Value(missing="not run")
@@ -298,7 +298,7 @@ def _value(sweep: Sweep, entry: Entry, metric: str) -> Value:
 
 
 def _remarks(sweep: Sweep, result: CellResult) -> Iterator[str]:
-    """What keeps a result from being one on the paper's images."""
+    """Say what keeps a result from being one on the paper's images."""
     data, limit, n = result.data, result.cell.limit, result.summary.n_images
     dataset, subset = sweep.paper.datasets[data["dataset"]], data["subset"]
     cut_short = limit is not None and n >= limit
@@ -314,7 +314,7 @@ def _remarks(sweep: Sweep, result: CellResult) -> Iterator[str]:
 
 
 def _images(sizes: Iterable[int]) -> str:
-    """A number of images, or from the least to the most of several numbers; nothing for none."""
+    """Write a number of images, or the range of several numbers; nothing for none."""
     ordered = sorted(sizes)
     if not ordered:
         return ""
@@ -328,7 +328,7 @@ def _count(n: int, what: str) -> str:
 
 
 def figure_tables(sweep: Sweep) -> list[Table]:
-    """The numbers of Figures 4 to 6, none of which the paper prints."""
+    """Return the numbers of Figures 4 to 6, none of which the paper prints."""
     makers = {"fig4": _figure_4, "fig5": _figure_5, "fig6": _figure_6}
     return [
         make(sweep, [entry for entry in sweep.entries if entry.place == place])
@@ -337,7 +337,7 @@ def figure_tables(sweep: Sweep) -> list[Table]:
 
 
 def _bounds(entry: Entry) -> tuple[float, float]:
-    """The DMOS that the images of a figure lie between."""
+    """Return the DMOS that the images of a figure lie between."""
     assert entry.target.between is not None
     return entry.target.between
 
@@ -353,7 +353,7 @@ def _figure_4(sweep: Sweep, entries: Sequence[Entry]) -> Table:
 
 
 def _one_column(name: str, title: str, values: Mapping[str, Value]) -> Table:
-    """A table of SROCC, by the name of the row."""
+    """Make a table of SROCC. values: by the name of the row."""
     return Table(
         name,
         title,
@@ -403,7 +403,7 @@ def _figure_6(sweep: Sweep, entries: Sequence[Entry]) -> Table:
 
 
 def srocc_by_type(result: CellResult) -> dict[str, tuple[OverSeeds, int]]:
-    """SROCC within each type of distortion that the data set tells, and the type's number of images."""
+    """Return SROCC within each type of distortion that the data set tells, and its number of images."""
     scores, photographs = read_scores(result)
     mos = np.array([photograph.mos for photograph in photographs])
     kinds = np.array([photograph.kind for photograph in photographs])

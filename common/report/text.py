@@ -1,4 +1,4 @@
-"""Tables as Markdown and as LaTeX."""
+"""Write tables as Markdown and as LaTeX."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -31,12 +31,12 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 
 
 def heading(head: Head) -> str:
-    """A heading and its note on one line."""
+    """Write a heading and its note on one line."""
     return head.text + (f" ({head.note})" if head.note else "")
 
 
 def markdown(title: str, paragraphs: Iterable[str], tables: Iterable[Table]) -> str:
-    """A document of tables, with paragraphs before them."""
+    """Write a document of tables, with paragraphs before them."""
     parts = [f"# {title}", *map(_md, paragraphs)]
     for table in tables:
         names = " | ".join(_md(", ".join(map(heading, column))) for column in table.columns)
@@ -68,13 +68,13 @@ def _md_cell(table: Table, value: Value | None) -> str:
 
 
 def latex(title: str, paragraphs: Iterable[str], tables: Iterable[Table]) -> str:
-    """A document of booktabs tables, with paragraphs before them; it compiles by itself."""
+    """Write a document of booktabs tables, with paragraphs before them; it compiles by itself."""
     body = [rf"\section*{{{escaped(title)}}}", *map(escaped, paragraphs), *map(_latex_table, tables)]
     return PREAMBLE + "\n\n".join(body) + "\n\n\\end{document}\n"
 
 
 def escaped(text: str) -> str:
-    """Plain text for LaTeX; what its fonts lack becomes a question mark."""
+    """Escape plain text for LaTeX; what its fonts lack becomes a question mark."""
     known = (LATEX.get(letter, letter if letter < "\u0250" else "?") for letter in " ".join(text.split()))
     return re.sub("-(?=-)", "-{}", "".join(known))
 
@@ -84,7 +84,7 @@ def _gain(value: Value) -> str:
 
 
 def _bound(value: Value, side: int) -> str:
-    """The lower (0) or upper (1) end of the interval of the gain."""
+    """Write the lower (0) or upper (1) end of the interval of the gain."""
     return "" if value.gain is None or value.gain.interval is None else signed(value.gain.interval[side])
 
 

@@ -119,7 +119,7 @@ class OverSeeds:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign, unless it is shown as zero."""
+    """Write a difference with its sign, unless it is shown as zero."""
     text = f"{value:+.{digits}f}"
     return text if float(text) else f"{0:.{digits}f}"
 
@@ -139,13 +139,13 @@ class Gain:
         return "helped" if self.interval[0] > 0 else "harmed" if self.interval[1] < 0 else "undecided"
 
     def text(self) -> str:
-        """The gain with its interval, as people read them: "+0.043 [+0.020, +0.066]"."""
+        """Write the gain with its interval: "+0.043 [+0.020, +0.066]"."""
         if self.mean is None:
             return "undefined"
         return " ".join(filter(None, (signed(self.mean), self.interval_text())))
 
     def interval_text(self) -> str:
-        """The interval in brackets; nothing where there is none."""
+        """Write the interval in brackets; nothing where there is none."""
         return "" if self.interval is None else f"[{signed(self.interval[0])}, {signed(self.interval[1])}]"
 
     def to_json(self) -> dict[str, Any]:
