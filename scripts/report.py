@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     paragraphs = introduction(sweep, others, tables)
     tables += figure_tables(sweep)
     contents = {
-        page_file: sweep_page(results, sweep, others, partial(image_paths, root)),
+        page_file: sweep_page(sweep, others, partial(image_paths, root)),
         markdown_file: markdown(TITLE, paragraphs, tables),
         latex_file: latex(TITLE, paragraphs, tables),
     }

@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from common.report import figures, sections
 from common.report.collected import (
-    Results,
     Sweep,
     environments,
     images_per_second,
@@ -105,11 +104,10 @@ class Inputs(NamedTuple):
     weights: list[tuple[str, str, str]]  # source, file, SHA-256
 
 
-def sweep_page(results: Results, sweep: Sweep, others: Sequence[Sweep], image_paths: ImagePaths) -> str:
+def sweep_page(sweep: Sweep, others: Sequence[Sweep], image_paths: ImagePaths) -> str:
     """Return the page of a sweep, as HTML.
 
-    results: all that its folder holds.
-    others: sweeps of other variants in the folder.
+    others: sweeps of other variants in its folder.
     image_paths: where the images are, for thumbnails.
     """
     tables, of_figures = paper_tables(sweep), figure_tables(sweep)
@@ -140,7 +138,7 @@ def sweep_page(results: Results, sweep: Sweep, others: Sequence[Sweep], image_pa
             "other_results",
             "others",
             "Other results",
-            [_other_result(result) for result in results_without_place(results, [sweep, *others])],
+            [_other_result(result) for result in results_without_place(sweep.results, [sweep, *others])],
         ),
         Section("command", "made", "How this was made", command),
     ]
