@@ -6,15 +6,16 @@ from pathlib import Path
 import torch
 
 from common.runs.grid import Target
+from common.runs.launch import Inputs
 from common.runs.sweep import LoadedNetwork, TargetImages
 from common.system.device import file_sha256
 from common.system.errors import UserError
 from common.system.seeds import digest
-from data.catalogue import DATASETS, folder_of
+from data.catalogue import DATASETS, TARGETS, data_root, folder_of
 from data.dataset import read
 from weights.loading import load_weights
 from weights.manifest import located
-from weights.networks import BACKBONES
+from weights.networks import BACKBONES, CPU_SECONDS
 
 
 def network(backbone: str, weights: str, device: torch.device, folder: Path | None = None) -> LoadedNetwork:
@@ -46,3 +47,20 @@ def images(target: Target, limit: int | None, root: Path, allow_missing: bool = 
             f"{dataset.title}, {target}: {len(photographs)} images; a correlation needs at least 2"
         )
     return TargetImages(photographs, dataset.resize, reading.record())
+
+
+def published_size(target: Target) -> int:
+    """Return the number of images of a target's subset as published, 0 where it is not known."""
+    subsets = DATASETS[target.dataset].subsets
+    return subsets[target.subset or next(iter(subsets))] or 0
+
+
+INPUTS = Inputs(  # for the launcher in common/, which imports neither data/ nor weights/
+    datasets=[module.DATASET.name for module in TARGETS],
+    data_root=data_root,
+    images=images,
+    published_size=published_size,
+    checkpoint=located,
+    network=network,
+    cpu_seconds=CPU_SECONDS,
+)

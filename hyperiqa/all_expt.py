@@ -5,7 +5,10 @@ python -m hyperiqa.all_expt --data-root DIR --device cuda
 
 from collections.abc import Sequence
 
+from common.runs import launch
 from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, targets
+from data.inputs import INPUTS
+from hyperiqa.wrapper import BACKBONE
 
 WEIGHTS = "hyperiqa-live_fb"
 
@@ -18,9 +21,8 @@ EXPERIMENTS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from scripts import all_expt  # which reads the list above
-
-    return all_expt.main(argv, ("hyperiqa",))
+    """Run the command."""
+    return launch.main(argv, "python -m hyperiqa.all_expt", {"hyperiqa": (BACKBONE, EXPERIMENTS)}, INPUTS)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ python -m musiq.all_expt --data-root DIR --device cuda
 from collections.abc import Sequence
 
 from common.protocols import METHODS
+from common.runs import launch
 from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, adapting, targets
+from data.inputs import INPUTS
+from musiq.wrapper import BACKBONE
 
 WEIGHTS = "musiq-live_fb"
 
@@ -36,9 +39,8 @@ EXPERIMENTS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from scripts import all_expt  # which reads the list above
-
-    return all_expt.main(argv, ("musiq",))
+    """Run the command."""
+    return launch.main(argv, "python -m musiq.all_expt", {"musiq": (BACKBONE, EXPERIMENTS)}, INPUTS)
 
 
 if __name__ == "__main__":

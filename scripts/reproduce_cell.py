@@ -15,7 +15,7 @@ from pathlib import Path
 from common.distortions import TYPES
 from common.protocols import METHODS, Method, Protocol, Setting
 from common.runs.cell import run_cells, score_table, summary, with_std
-from common.runs.grid import Cell, Entry, published
+from common.runs.grid import PAPER_PLACES, Cell, Entry, paper_grid, published
 from common.system.cli import Parser, above_zero, natural, positive
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import UserError, command
@@ -24,12 +24,11 @@ from common.y import ADAPTABLE
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read
-from scripts.all_expt import PLACES, grid
 from weights.manifest import located
 from weights.manifest import read as read_manifest
-from weights.networks import BACKBONES
+from weights.networks import BACKBONES, experiments
 
-TABLES = tuple(place for place in PLACES if place.isdigit())
+TABLES = tuple(place for place in PAPER_PLACES if place.isdigit())
 
 
 def parser() -> Parser:
@@ -162,7 +161,7 @@ def place_in(args: argparse.Namespace, protocol: Protocol, method: Method) -> En
             )
     row = [
         entry
-        for entry in grid([args.backbone], args.protocol, args.seeds)
+        for entry in paper_grid(experiments([args.backbone]), args.protocol, range(args.seeds))
         if (entry.place, entry.target.dataset) == (args.table, args.dataset)
     ]
     if not row:

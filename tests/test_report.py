@@ -1,16 +1,30 @@
 """The report of a sweep, from folders made by hand."""
 
-import csv
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
+import jinja2
 import pytest
 from PIL import Image
 
-from common.report import text as markup
-from common.report.tables import Head, Results, Sweep, Tally, Variant, figures, sweeps, tables
+from common.distortions import TYPES
+from common.photographs import Photograph
+from common.report.collected import Results, Sweep, Variant, sweeps
+from common.report.page import render
+from common.report.tables import Head, Tally, figure_tables, paper_tables
+from common.report.text import escaped
+from common.runs.results import (
+    CellResult,
+    Failure,
+    Gain,
+    OverSeeds,
+    Scores,
+    Summary,
+    write_failure,
+    write_result,
+)
 from data.catalogue import DATASETS
 from scripts import report
 
@@ -33,19 +47,23 @@ def entry(place, backbone, dataset, setting, variant=TWO, weights=None):
     raise LookupError(place)
 
 
-def over(values):
-    return {
-        "mean": sum(values) / len(values),
-        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        "values": list(values),
-    }
+def finish(
+    root,
+    cell,
+    srocc,
+    source=(0.5, 0.5),
+    interval=(0.08, 0.14),
+    n=474,
+    adapted=None,
+    kinds=("",) * 6,
+    names=NAMES,
+):
+    """A finished cell with these SROCC per seed; PLCC is 0.1 less.
 
-
-def finish(root, cell, srocc, source=(0.5, 0.5), interval=(0.08, 0.14), n=474, adapted=None, kinds=("",) * 6):
-    """A finished cell with these SROCC per seed; PLCC is 0.1 less. adapted: scores per seed, (seeds, 6)."""
-    folder = root / cell.id
-    folder.mkdir(parents=True)
-    dataset = DATASETS[cell.target.dataset]
+    adapted: scores per seed of the six images that come first, (seeds, 6). The others are ranked as they
+    should be, before and after.
+    """
+    dataset, seeds, niter = DATASETS[cell.target.dataset], cell.seeds, cell.method.niter
     data = {
         "dataset": dataset.name,
         "subset": next(iter(dataset.subsets)),
@@ -54,54 +72,34 @@ def finish(root, cell, srocc, source=(0.5, 0.5), interval=(0.08, 0.14), n=474, a
         "direction": dataset.direction,
         "label_file": "labels.csv",
     }
-    weights = {"file": "network.pth", "sha256": "0" * 64}
-    sides = {
-        side: {"srocc": over(values), "plcc": over([v - 0.1 for v in values])}
-        for side, values in (("source", source[: len(cell.seeds)]), ("adapted", srocc))
-    }
-    gain = {
-        "mean": sides["adapted"]["srocc"]["mean"] - sides["source"]["srocc"]["mean"],
-        "interval_95": interval,
-    }
-    result = {
-        "config": {"id": cell.id, **asdict(cell), "data": data, "weights_file": weights},
-        "environment": {"commit": "abc", "device": "cpu", "torch": "2.6.0"},
-        "n_images": n,
-        **sides,
-        "srocc_gain": gain,
-    }
-    (folder / "result.json").write_text(json.dumps(result))
-    (folder / "run.json").write_text(
-        json.dumps({"seconds": 60.0, "images_per_second": 7.9, "finished": "2026-01-01T00:00:00Z"})
+    before, after = (
+        {"srocc": OverSeeds(tuple(values)), "plcc": OverSeeds(tuple(value - 0.1 for value in values))}
+        for values in (source[: len(seeds)], srocc)
     )
-    steps = [f"loss_{step + 1}" for step in range(cell.method.niter)]
-    with (folder / "scores.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["image", "type", "mos", "seed", "source_score", "adapted_score", "distortion", *steps]
+    gain = Gain(after["srocc"].mean - before["srocc"].mean, interval)
+    summary = Summary(n, seeds, before, after, gain, dict.fromkeys(TYPES, 0), 0, 0, 0, 0)
+    more = [100.0 + i for i in range(n - 6)]
+    photographs = [
+        Photograph(name, Path(), mos, group="", kind=kind)
+        for name, mos, kind in zip(
+            [*names, *(f"more{i}.png" for i in range(n - 6))], [*MOS, *more], [*kinds, *[""] * (n - 6)]
         )
-        for row, seed in enumerate(cell.seeds):
-            after = MOS if adapted is None else adapted[row]
-            for i, name in enumerate(NAMES):
-                losses = [1.0 / (step + 1) for step in range(len(steps))]
-                writer.writerow(
-                    [
-                        name,
-                        kinds[i],
-                        MOS[i],
-                        seed,
-                        MOS[i] * (-1) ** i,
-                        after[i],
-                        "noise" if i % 2 else "",
-                        *losses,
-                    ]
-                )
+    ]
+    scores = Scores.empty(seeds, n, niter)
+    scores.source[:] = [*(mos * (-1) ** i for i, mos in enumerate(MOS)), *more]
+    for row in range(len(seeds)):
+        scores.adapted[row] = [*(MOS if adapted is None else adapted[row]), *more]
+    scores.choice[:, 1::2] = TYPES.index("noise")
+    scores.losses[:] = [1.0 / (step + 1) for step in range(niter)]
+    weights = {"file": "network.pth", "sha256": "0" * 64}
+    environment = {"commit": "abc", "device": "cpu", "torch": "2.6.0"}
+    folder = root / cell.id
+    write_result(folder, CellResult(cell, summary, data, weights, environment, 60.0), scores, photographs)
     return folder
 
 
 def fail(root, cell, reason):
-    (root / "failed").mkdir(exist_ok=True)
-    (root / "failed" / f"{cell.id}.json").write_text(json.dumps({"reason": reason, "cell": asdict(cell)}))
+    write_failure(root / "failed" / f"{cell.id}.json", Failure(cell, reason))
 
 
 def at(shown, name, row, column):
@@ -113,7 +111,7 @@ def at(shown, name, row, column):
 
 
 def shown(root, variant=TWO):
-    return tables(Sweep(variant, list(report.grid(variant)), Results.read(root)), DATASETS)
+    return paper_tables(Sweep(variant, Results.read(root), report.PAPER))
 
 
 def made(root, out, *options):
@@ -136,7 +134,7 @@ def test_a_measured_value_stands_beside_the_published_one(tmp_path):
     assert value.close and value.verdict == "helped" and value.images == 474
     assert at(shown(root), "Table 2", ("TReS", "rank+gc"), ("CID2013", "SROCC")) == value
     plcc = at(shown(root), "Table 1", ("TReS", "TTA-IQA"), ("CID2013", "PLCC"))
-    assert plcc.measured["mean"] == pytest.approx(0.51) and plcc.gain is None and not plcc.alike
+    assert plcc.measured.mean == pytest.approx(0.51) and plcc.gain is None and not plcc.alike
     assert at(shown(root), "Table 1", ("TReS", "TTA-IQA"), ("PIPAL", "SROCC")).missing == "not run"
 
     page, markdown, latex = made(root, tmp_path / "out")
@@ -199,7 +197,7 @@ def test_latex_has_as_many_cells_in_each_line_as_columns(tmp_path):
             if line.endswith(r"\\") and line.count("&"):
                 spans = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line))
                 assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(layout)
-    assert markup.escaped("--seeds") == "-{}-seeds"
+    assert escaped("--seeds") == "-{}-seeds"
 
 
 def test_the_same_results_give_the_same_bytes_and_are_left_alone(tmp_path):
@@ -258,7 +256,7 @@ def test_one_variant_is_reported_and_the_others_are_named(tmp_path, capsys):
     value = at(shown(root, few), "Table 1", ("TReS", "TTA-IQA"), ("CID2013", "SROCC"))
     assert not value.comparable and not value.alike and value.verdict == ""
     assert "0 of 181 cells finished" in made(root, tmp_path / "none", "--protocol", "released")[1]
-    assert [sweep.variant for sweep in sweeps(Results.read(root), report.grid)] == [TWO, few]
+    assert [sweep.variant for sweep in sweeps(Results.read(root), report.PAPER)] == [TWO, few]
 
 
 def test_another_band_of_figure_4_is_found(tmp_path):
@@ -277,15 +275,16 @@ def test_figure_5_is_by_type_of_distortion(tmp_path):
         [1.0, 7.0, 3.0, 8.0, 2.0, 9.0],
     ]  # wn: 1, then 0.5; jpeg: -1, then 1
     finish(tmp_path, of.cell, (0.1, 0.2), n=6, adapted=scores, kinds=("wn", "jpeg") * 3)
-    shown = figures(Sweep(TWO, list(report.grid(TWO)), Results.read(tmp_path)), DATASETS)
+    shown = figure_tables(Sweep(TWO, Results.read(tmp_path), report.PAPER))
     assert shown[1].rows == [
         (Head("all types", "6 images"),),
         (Head("jpeg", "3 images"),),
         (Head("wn", "3 images"),),
     ]
-    assert at(shown, "Figure 5", ("wn",), ("gc",)).measured["mean"] == pytest.approx(0.75)
-    assert at(shown, "Figure 5", ("jpeg",), ("gc",)).measured == pytest.approx({"mean": 0.0, "std": 2**0.5})
-    assert at(shown, "Figure 5", ("all types",), ("gc",)).measured["mean"] == pytest.approx(0.15)
+    assert at(shown, "Figure 5", ("wn",), ("gc",)).measured.mean == pytest.approx(0.75)
+    jpeg = at(shown, "Figure 5", ("jpeg",), ("gc",)).measured
+    assert (jpeg.mean, jpeg.std) == pytest.approx((0.0, 2**0.5))
+    assert at(shown, "Figure 5", ("all types",), ("gc",)).measured.mean == pytest.approx(0.15)
     assert at(shown, "Figure 5", ("jpeg",), ("rank",)).missing == "not run"
 
 
@@ -302,3 +301,23 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4 and all(line.startswith("error: ") for line in errors)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_result_of_an_older_program_is_refused_in_one_line(tmp_path, capsys):
+    folder = finish(tmp_path, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
+    content = json.loads((folder / "result.json").read_text())
+    del content["format"]
+    (folder / "result.json").write_text(json.dumps(content))
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "result.json has format 1, and this program reads format 2: run the cell again" in line
+
+
+def test_whatever_a_page_shows_is_escaped(tmp_path):
+    cell = entry("1", "tres", "cid2013", "TTA-IQA").cell
+    names = ["<i>&0.png", '"1".png', *NAMES[2:]]
+    finish(tmp_path / "sweep", cell, (0.6, 0.62), adapted=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]] * 2, names=names)
+    page = made(tmp_path / "sweep", tmp_path / "out")[0]
+    assert "<td>&lt;i&gt;&amp;0.png</td>" in page and "<i>&0" not in page
+    with pytest.raises(jinja2.UndefinedError):
+        render("demo.html.j2")  # without what it shows

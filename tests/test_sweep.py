@@ -16,15 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from common.protocols import Setting
 from common.runs.cell import forwards
-from common.runs.grid import Target, published
+from common.runs.grid import PAPER_PLACES, Target, paper_grid, published
 from common.runs.sweep import Journal, Store, jobs, locked
 from common.system.errors import UserError
 from data import inputs
 from scripts import all_expt, report, reproduce_cell
 from tests import miniature
-from weights.networks import BACKBONES
+from weights.networks import BACKBONES, experiments
 
 ROOT = Path(__file__).parent.parent
 EXPECTED = Path(__file__).parent / "golden/miniature_report.md"
@@ -46,7 +45,8 @@ def small(monkeypatch):
 
 def grid(seeds=5, protocol="paper"):
     """The paper's places."""
-    return [entry for entry in all_expt.grid(all_expt.EXPERIMENTS, protocol, seeds) if entry.place != "extra"]
+    entries = paper_grid(experiments(), protocol, range(seeds))
+    return [entry for entry in entries if entry.place in PAPER_PLACES]
 
 
 def miniature_grid(seeds):
@@ -119,7 +119,7 @@ def test_jobs_share_what_can_be_shared():
     assert sum(len(job.cells) for job in work) == 2 * len(cells)
     assert len(work) == len({(job.cells[0].weights, job.cells[0].target, job.seed) for job in work})
     for job in work:
-        assert job.forwards <= sum(forwards([Setting(cell.protocol, cell.method)]) for cell in job.cells)
+        assert job.forwards <= sum(forwards([cell.setting]) for cell in job.cells)
 
 
 def begun(journal):

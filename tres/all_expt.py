@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from common.protocols import METHODS
+from common.runs import launch
 from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, Target, adapting, targets
+from data.inputs import INPUTS
+from tres.wrapper import BACKBONE
 
 WEIGHTS = "tres-live_fb"
 RANK, GC, BOTH = METHODS["rank"], METHODS["gc"], METHODS["rank+gc"]
@@ -60,9 +63,8 @@ EXPERIMENTS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from scripts import all_expt  # which reads the list above
-
-    return all_expt.main(argv, ("tres",))
+    """Run the command."""
+    return launch.main(argv, "python -m tres.all_expt", {"tres": (BACKBONE, EXPERIMENTS)}, INPUTS)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,51 @@
-"""The four networks of the paper, by name."""
+"""The four networks of the paper, by name. The modules of a network are imported when it is asked for."""
 
-import hyperiqa.wrapper
-import metaiqa.wrapper
-import musiq.wrapper
-import tres.wrapper
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from importlib import import_module
 
-BACKBONES = {
-    "tres": tres.wrapper.BACKBONE,
-    "musiq": musiq.wrapper.BACKBONE,
-    "hyperiqa": hyperiqa.wrapper.BACKBONE,
-    "metaiqa": metaiqa.wrapper.BACKBONE,
+from common.runs.grid import Experiment
+from common.y import Backbone
+
+NAMES = ("tres", "musiq", "hyperiqa", "metaiqa")
+CPU_SECONDS = {  # of a forward pass of one image on 4 cores: docs/speed.md
+    "tres": 0.099,
+    "musiq": 0.133,
+    "hyperiqa": 0.049,
+    "metaiqa": 0.020,
 }
+
+
+class _Backbones(MutableMapping[str, Backbone]):
+    """`<name>.wrapper.BACKBONE` by name; names can be listed and looked up without importing anything."""
+
+    def __init__(self, names: Iterable[str]):
+        self._known: dict[str, Backbone | None] = dict.fromkeys(names)  # None: not imported yet
+
+    def __getitem__(self, name: str) -> Backbone:
+        backbone = self._known[name]
+        if backbone is None:
+            backbone = self._known[name] = import_module(f"{name}.wrapper").BACKBONE
+        return backbone
+
+    def __setitem__(self, name: str, backbone: Backbone) -> None:
+        self._known[name] = backbone
+
+    def __delitem__(self, name: str) -> None:
+        del self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
+
+
+BACKBONES = _Backbones(NAMES)
+
+
+def experiments(names: Iterable[str] = NAMES) -> dict[str, tuple[Backbone, Sequence[Experiment]]]:
+    """Return each network with its list of the paper's experiments, `<name>.all_expt.EXPERIMENTS`."""
+    return {name: (BACKBONES[name], import_module(f"{name}.all_expt").EXPERIMENTS) for name in names}

@@ -1,13 +1,22 @@
-"""Figures of a report as SVG: what they show is in their arguments, and they come out the same every time."""
+"""Draw the figures of a report as SVG.
+
+What they show is in their arguments alone, and the same arguments give the same bytes.
+"""
 
 import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from common.runs.results import Gain
 
 INK, FAINT, GRID = "#222831", "#c9ced6", "#eceff3"
 COLOURS = (
@@ -21,7 +30,7 @@ COLOURS = (
     "#666666",
 )
 BETTER, WORSE = "#00795a", "#b3400a"
-VARIABLES = {  # of common.report.page, which has others for the dark
+VARIABLES = {  # of report.css, which has other colours for the dark
     INK: "--ink",
     FAINT: "--axis",
     GRID: "--line",
@@ -30,7 +39,7 @@ VARIABLES = {  # of common.report.page, which has others for the dark
     COLOURS[0]: "--series",
 }
 MANY = 2000  # points that a figure draws as shapes of their own; more become one picture
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib has a type of its own for the keys, but not in every version
     "svg.fonttype": "none",  # text stays text, in the font of the page
     "svg.hashsalt": "figure",
     "font.family": "sans-serif",
@@ -49,12 +58,13 @@ STYLE = {
 }
 
 
-def _axes(width: float, height: float, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Make a figure of width x height inches with panels side by side, which share their vertical axis."""
     figure = Figure((width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False, **options)[0]
+    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=True)[0])
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> Markup:
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
@@ -64,36 +74,41 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r'(\bid="|href="#|url\(#)(?=\w)', rf"\g<1>f{mark}_", text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable}, {colour})")
-    return text
+    return Markup(text)
 
 
-def gains(rows: Sequence[tuple[str, float, tuple[float, float] | None]]) -> str:
-    """Gain in SROCC of each method with its 95 % interval. rows: (name, gain, interval)."""
+def gains(rows: Sequence[tuple[str, Gain]]) -> Markup:
+    """Draw the gain in SROCC of each method with its 95 % interval."""
+    colours = {"helped": BETTER, "harmed": WORSE, "undecided": INK, "": INK}
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(6.4, 0.6 + 0.38 * len(rows))
-        for y, (_, gain, interval) in enumerate(rows):
-            colour = (
-                INK if interval is None or interval[0] <= 0 <= interval[1] else BETTER if gain > 0 else WORSE
-            )
-            if interval is not None:
-                axes.plot(interval, (y, y), color=colour, linewidth=2, solid_capstyle="round")
-            axes.plot(gain, y, "o", color=colour, markersize=6)
+        for y, (_, gain) in enumerate(rows):
+            colour = colours[gain.verdict]
+            if gain.interval is not None:
+                axes.plot(gain.interval, (y, y), color=colour, linewidth=2, solid_capstyle="round")
+            if gain.mean is not None:
+                axes.plot(gain.mean, y, "o", color=colour, markersize=6)
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("gain in SROCC over the source, 95 % interval over images")
         return _svg(figure)
 
 
-def scatter(mos: np.ndarray, panels: Mapping[str, np.ndarray], groups: Sequence[str], label: str) -> str:
-    """Scores against MOS, one panel each: title to scores, (n,). groups: of the points, told apart by colour
-    if they are few. label: what the MOS is."""
+def scatter(mos: np.ndarray, panels: Mapping[str, np.ndarray], groups: Sequence[str], label: str) -> Markup:
+    """Draw scores against MOS.
+
+    mos: (n,).
+    panels: scores by the title of the panel, (n,) each.
+    groups: of the n points, told apart by colour if they are few.
+    label: what the MOS is.
+    """
     names, group = np.unique(groups, return_inverse=True)
     few = 1 < len(names) <= len(COLOURS)
     size, alpha = (14, 0.75) if len(mos) <= MANY else (3, 0.3)
     with matplotlib.rc_context(STYLE):
-        figure, all_axes = _axes(3.4 * len(panels), 3.2, len(panels), sharey=True)
+        figure, all_axes = _axes(3.4 * len(panels), 3.2, len(panels))
         for axes, (title, scores) in zip(all_axes, panels.items()):
             for index, name in enumerate(names if few else [None]):
                 chosen = group == index if few else slice(None)
@@ -112,9 +127,14 @@ def scatter(mos: np.ndarray, panels: Mapping[str, np.ndarray], groups: Sequence[
         return _svg(figure)
 
 
-def agreement(groups: Mapping[str, Sequence[tuple[float, float]]], tolerance: float) -> str:
-    """Measured values against published ones. groups: name to (published, measured). tolerance: width of the
-    band on either side of where they are equal."""
+def measured_against_published(
+    groups: Mapping[str, Sequence[tuple[float, float]]], tolerance: float
+) -> Markup:
+    """Draw measured values against published ones.
+
+    groups: (published, measured) of every value, by the name of the group.
+    tolerance: width of the band on either side of where the two are equal.
+    """
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(4.6, 4.2)
         points = np.array([point for pairs in groups.values() for point in pairs])
@@ -123,15 +143,19 @@ def agreement(groups: Mapping[str, Sequence[tuple[float, float]]], tolerance: fl
         axes.plot(ends, ends, color=FAINT, linewidth=0.8)
         for colour, (name, pairs) in zip(COLOURS, groups.items()):
             if pairs:
-                axes.scatter(*np.transpose(pairs), s=16, color=colour, alpha=0.8, linewidth=0, label=name)
+                published, measured = np.transpose(pairs)
+                axes.scatter(published, measured, s=16, color=colour, alpha=0.8, linewidth=0, label=name)
         axes.set(xlim=ends, ylim=ends, xlabel="published", ylabel="measured", aspect="equal")
         axes.legend(fontsize=8, handletextpad=0.2, loc="lower right")
         return _svg(figure)
 
 
-def bars(rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]], y: str) -> str:
-    """A group of bars for each row, a bar for each part with its standard deviation: row to part to (mean,
-    std), None where there is none."""
+def bars(rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]], y: str) -> Markup:
+    """Draw a group of bars for each row, and in it a bar for each part with its standard deviation.
+
+    rows: (mean, std) by row and part, None where there is none.
+    y: label of the vertical axis.
+    """
     parts = list(next(iter(rows.values())))
     width = 0.8 / len(parts)
     with matplotlib.rc_context(STYLE):
@@ -152,8 +176,8 @@ def bars(rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]], y:
         return _svg(figure)
 
 
-def places(names: Sequence[str], gained: np.ndarray) -> str:
-    """Places that each image gained or lost, sorted. gained: (n,)."""
+def places_gained(names: Sequence[str], gained: np.ndarray) -> Markup:
+    """Draw how many places each image came nearer to its MOS rank, sorted. gained: (n,)."""
     order = np.argsort(-gained, kind="stable")
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(8.6, 2.4)
@@ -162,22 +186,22 @@ def places(names: Sequence[str], gained: np.ndarray) -> str:
             axes.bar(range(len(order)), gained[order], color=colours, width=0.8)
         else:
             x = np.unique(np.linspace(0, len(order) - 1, MANY // 2).round().astype(int))
-            for colour, side in ((BETTER, np.maximum), (WORSE, np.minimum)):
-                axes.fill_between(x, side(gained[order][x], 0), color=colour, linewidth=0)
+            for colour, bound in ((BETTER, np.maximum), (WORSE, np.minimum)):
+                axes.fill_between(x, bound(gained[order][x], 0), color=colour, linewidth=0)
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.set_xticks([])
         axes.margins(x=0.01)
         axes.grid(axis="x", visible=False)
         axes.set_ylabel("places nearer to MOS rank")
         ends = (0, len(order) - 1) if len(order) > 1 else (0,)
-        for end, side in zip(ends, ("left", "right")):
+        for end, alignment in zip(ends, ("left", "right")):
             above = gained[order[end]] < 0
             axes.annotate(
                 names[order[end]],
                 (end, gained[order[end]]),
                 xytext=(0, 3 if not above else -3),
                 textcoords="offset points",
-                ha=side,
+                ha=alignment,
                 va="top" if above else "bottom",
                 fontsize=8,
             )
@@ -185,8 +209,8 @@ def places(names: Sequence[str], gained: np.ndarray) -> str:
         return _svg(figure)
 
 
-def shares(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Of each row the share of every part, stacked: row to part to count."""
+def shares(rows: Mapping[str, Mapping[str, float]]) -> Markup:
+    """Draw the share of every part in each row, stacked. rows: counts by row and part."""
     parts = list(next(iter(rows.values())))
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(6.4, 0.8 + 0.34 * len(rows))
@@ -198,7 +222,7 @@ def shares(rows: Mapping[str, Mapping[str, float]]) -> str:
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(visible=False)
         figure.legend(
             *axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(parts), fontsize=8
@@ -212,21 +236,25 @@ def curves(
     y: str,
     first: int = 1,
     level: tuple[str, float, float] | None = None,
-) -> str:
-    """Mean of each line with a band of its spread on either side. lines: name to mean and spread, (steps,)
-    each, NaN where there is none. first: number of the first step. level: (name, mean, spread) of what has no
-    steps."""
+) -> Markup:
+    """Draw the mean of each line with a band of its spread on either side.
+
+    lines: mean and spread by name, (steps,) each, NaN where there is none.
+    x, y: labels of the axes.
+    first: number of the first step.
+    level: (name, mean, spread) of what has no steps.
+    """
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(5.2, 2.8)
         if level is not None:
-            name, mean, spread = level
-            axes.axhspan(mean - spread, mean + spread, color=FAINT, alpha=0.4, linewidth=0)
-            axes.axhline(mean, color=INK, linewidth=1, linestyle="--", label=name)
+            name, height, around = level
+            axes.axhspan(height - around, height + around, color=FAINT, alpha=0.4, linewidth=0)
+            axes.axhline(height, color=INK, linewidth=1, linestyle="--", label=name)
         for colour, (name, (mean, spread)) in zip(COLOURS, lines.items()):
             steps = np.arange(first, first + len(mean))
             axes.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.12, linewidth=0)
             axes.plot(steps, mean, "o-", color=colour, markersize=4, label=name)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         axes.legend(fontsize=8)

@@ -1,13 +1,11 @@
-"""Tables as Markdown and as LaTeX."""
+"""Write tables as Markdown and as LaTeX."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable
 
-from common.report.tables import Head, Table, Tally, Value
-from common.runs.cell import with_std
+from common.report.tables import TICK, Head, Table, Tally, Value
+from common.runs.results import signed
 
-TICK = "✓"
 LATEX = {
     "\\": r"\textbackslash{}",
     **{special: f"\\{special}" for special in "&%$#_{}"},
@@ -32,39 +30,14 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 """
 
 
-def change(value: float) -> str:
-    """A difference with its sign, unless it is shown as zero."""
-    text = f"{value:+.3f}"
-    return text if float(text) else "0.000"
-
-
-def between(interval: Sequence[float]) -> str:
-    """An interval of differences."""
-    return f"{change(interval[0])}, {change(interval[1])}"
-
-
-def measured(value: Value) -> str:
-    """What was measured, or why nothing was."""
-    return value.missing if value.measured is None else with_std(value.measured)
-
-
-def printed(value: Value) -> str:
-    """The published value as the paper prints it."""
-    return "" if value.published is None else f"{value.published:.{value.digits}f}"
-
-
-def difference(value: Value) -> str:
-    """Measured less published, ticked where they agree."""
-    return "" if value.difference is None else change(value.difference) + f" {TICK}" * value.alike
-
-
 def heading(head: Head) -> str:
+    """Write a heading and its note on one line."""
     return head.text + (f" ({head.note})" if head.note else "")
 
 
-def markdown(title: str, said: Iterable[str], tables: Iterable[Table]) -> str:
-    """A document of tables. said: paragraphs before them."""
-    parts = [f"# {title}", *map(_md, said)]
+def markdown(title: str, paragraphs: Iterable[str], tables: Iterable[Table]) -> str:
+    """Write a document of tables, with paragraphs before them."""
+    parts = [f"# {title}", *map(_md, paragraphs)]
     for table in tables:
         names = " | ".join(_md(", ".join(map(heading, column))) for column in table.columns)
         lines = [f"| | {names} |", "|---" * (1 + len(table.columns)) + "|"]
@@ -85,36 +58,44 @@ def _md(text: str) -> str:
 def _md_cell(table: Table, value: Value | None) -> str:
     if value is None:
         return ""
-    first = f"**{measured(value)}**" if value.measured else f"— {value.missing}"
+    first = f"**{value.measured_text}**" if value.measured else f"— {value.missing}"
     lines = [first + f" ({table.marks(value)})" * bool(value.remarks)]
     if value.published is not None:
-        lines.append(", ".join(filter(None, (f"paper {printed(value)}", difference(value)))))
+        lines.append(", ".join(filter(None, (f"paper {value.published_text}", value.difference_text))))
     if value.gain is not None:
-        shown = "" if value.interval is None else f" [{between(value.interval)}], {value.verdict}"
-        lines.append(f"gain {change(value.gain)}{shown}")
+        lines.append(", ".join(filter(None, (f"gain {value.gain.text()}", value.verdict))))
     return "<br>".join(lines)
 
 
-def latex(title: str, said: Iterable[str], tables: Iterable[Table]) -> str:
-    """A document of booktabs tables, which compiles by itself. said: paragraphs before them."""
-    body = [rf"\section*{{{escaped(title)}}}", *map(escaped, said), *map(_latex_table, tables)]
+def latex(title: str, paragraphs: Iterable[str], tables: Iterable[Table]) -> str:
+    """Write a document of booktabs tables, with paragraphs before them; it compiles by itself."""
+    body = [rf"\section*{{{escaped(title)}}}", *map(escaped, paragraphs), *map(_latex_table, tables)]
     return PREAMBLE + "\n\n".join(body) + "\n\n\\end{document}\n"
 
 
 def escaped(text: str) -> str:
-    """Plain text for LaTeX; what its fonts lack becomes a question mark."""
+    """Escape plain text for LaTeX; what its fonts lack becomes a question mark."""
     known = (LATEX.get(letter, letter if letter < "\u0250" else "?") for letter in " ".join(text.split()))
     return re.sub("-(?=-)", "-{}", "".join(known))
 
 
-# The lines of a row: what each is called, and what it says of a value.
+def _gain(value: Value) -> str:
+    return "" if value.gain is None or value.gain.mean is None else signed(value.gain.mean)
+
+
+def _bound(value: Value, side: int) -> str:
+    """Write the lower (0) or upper (1) end of the interval of the gain."""
+    return "" if value.gain is None or value.gain.interval is None else signed(value.gain.interval[side])
+
+
+# The lines of a row: what each is called, and its text for a value.
 LINES: tuple[tuple[str, Callable[[Value], str]], ...] = (
-    ("", measured),
-    ("published", printed),
-    ("difference", difference),
-    ("gain over the source", lambda value: "" if value.gain is None else change(value.gain)),
-    ("95 % interval from", lambda value: "" if value.interval is None else change(value.interval[0])),
-    ("to", lambda value: "" if value.interval is None else change(value.interval[1])),
+    ("", lambda value: value.measured_text),
+    ("published", lambda value: value.published_text),
+    ("difference", lambda value: value.difference_text),
+    ("gain over the source", _gain),
+    ("95 % interval from", lambda value: _bound(value, 0)),
+    ("to", lambda value: _bound(value, 1)),
 )
 
 
@@ -126,11 +107,12 @@ def _latex_table(table: Table) -> str:
         rf"\begin{{tabular}}{{l{'r' * width}}}",
         r"\toprule",
     ]
-    for heads in zip(*table.columns):
-        spans = [(head, len(list(group))) for head, group in groupby(heads)]
-        for said in ([head.text for head, _ in spans], [head.note for head, _ in spans]):
-            if any(said):
-                cells = (rf"\multicolumn{{{n}}}{{r}}{{{escaped(text)}}}" for text, (_, n) in zip(said, spans))
+    for spans in table.column_spans():
+        for texts in ([head.text for head, _ in spans], [head.note for head, _ in spans]):
+            if any(texts):
+                cells = (
+                    rf"\multicolumn{{{n}}}{{r}}{{{escaped(text)}}}" for text, (_, n) in zip(texts, spans)
+                )
                 lines.append(" & ".join(["", *cells]) + r" \\")
     for upper, rows in table.blocks():
         lines.append(r"\midrule")
@@ -150,16 +132,17 @@ def _latex_table(table: Table) -> str:
 def _latex_row(table: Table, row: int) -> list[str]:
     values = [table.values.get((row, column)) for column in range(len(table.columns))]
     lines = []
-    for name, say in LINES:
-        said = [
-            re.sub(r"-(?=\d)", "$-$", escaped(say(value))) if value is not None else "" for value in values
+    for name, text_of in LINES:
+        texts = [
+            re.sub(r"-(?=\d)", "$-$", escaped(text_of(value))) if value is not None else ""
+            for value in values
         ]
         if not name:
             marks = (table.marks(value) if value is not None else "" for value in values)
-            said = [
-                text + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in zip(said, marks)
+            texts = [
+                text + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in zip(texts, marks)
             ]
-        if any(said):
+        if any(texts):
             label = rf"\quad {escaped(name)}" if name else escaped(heading(table.rows[row][-1]))
-            lines.append(" & ".join([label, *said]) + r" \\")
+            lines.append(" & ".join([label, *texts]) + r" \\")
     return lines

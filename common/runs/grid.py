@@ -1,5 +1,8 @@
-"""The paper's tables and figures as data: cells to compute, and which published value each of them stands
-beside."""
+"""The paper's tables and figures as data.
+
+A `Cell` is the unit of work; an `Entry` is a cell at its place in a table or figure, where a `Published`
+value may stand beside it.
+"""
 
 import csv
 import hashlib
@@ -11,10 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from common.protocols import METHODS, Method, Protocol
+from common.protocols import METHODS, Method, Protocol, Setting
 from common.y import Backbone
 
 PUBLISHED = Path(__file__).with_name("paper_tables.csv")
+PAPER_PLACES = ("1", "2", "3", "4", "5", "6", "7", "8", "fig4", "fig5", "fig6")  # tables, figures
+EXTRA_PLACE = "extra"  # experiments beyond the paper
+SIMILAR_DMOS = (40.0, 50.0)  # of Figure 4; the paper's own bounds are not known
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,11 @@ class Cell:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     batch_size: int = 8
     limit: int | None = None
+
+    @property
+    def setting(self) -> Setting:
+        """How its episodes run."""
+        return Setting(self.protocol, self.method)
 
     @cached_property
     def id(self) -> str:
@@ -142,7 +153,39 @@ def entries(
                 yield Entry(experiment.place, name, experiment.weights, target, setting, cell)
 
 
+def paper_grid(
+    experiments: Mapping[str, tuple[Backbone, Sequence[Experiment]]],
+    protocol: str,
+    seeds: Sequence[int],
+    limit: int | None = None,
+    similar: Sequence[float] = SIMILAR_DMOS,
+) -> Iterator[Entry]:
+    """Yield every place of the experiments, with its cell.
+
+    experiments: of each network, by its name.
+    protocol: name of the protocol, "paper" or "released".
+    limit: only so many images of each target, or None for all.
+    similar: DMOS bounds of Figure 4.
+    """
+    for name, (backbone, listed) in experiments.items():
+        bounded = [_between(one, similar) if one.place == "fig4" else one for one in listed]
+        yield from entries(name, backbone, bounded, protocol, seeds, limit)
+
+
+def _between(experiment: Experiment, bounds: Sequence[float]) -> Experiment:
+    low, high = bounds
+    targets = [replace(target, between=(low, high)) for target in experiment.targets]
+    return replace(experiment, targets=targets)
+
+
+def place_name(place: str) -> str:
+    """Return how people speak of a table or figure: "Table 1", "Figure 4"."""
+    if place == EXTRA_PLACE:
+        return "beyond the paper"
+    return f"Figure {place[3:]}" if place.startswith("fig") else f"Table {place}"
+
+
 def published() -> list[Published]:
-    """The 344 values of Tables 1 to 8."""
+    """Return the 344 values of Tables 1 to 8."""
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         return [Published(*row[:-1], float(row[-1])) for row in itertools.islice(csv.reader(file), 1, None)]

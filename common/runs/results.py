@@ -118,6 +118,12 @@ class OverSeeds:
         return known if len(known) == len(self.values) else None
 
 
+def signed(value: float, digits: int = 3) -> str:
+    """Write a difference with its sign, unless it is shown as zero."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else f"{0:.{digits}f}"
+
+
 @dataclass(frozen=True)
 class Gain:
     """What adapting changes in SROCC over the source, on the same views."""
@@ -131,6 +137,16 @@ class Gain:
         if self.interval is None:
             return ""
         return "helped" if self.interval[0] > 0 else "harmed" if self.interval[1] < 0 else "undecided"
+
+    def text(self) -> str:
+        """Write the gain with its interval: "+0.043 [+0.020, +0.066]"."""
+        if self.mean is None:
+            return "undefined"
+        return " ".join(filter(None, (signed(self.mean), self.interval_text())))
+
+    def interval_text(self) -> str:
+        """Write the interval in brackets; nothing where there is none."""
+        return "" if self.interval is None else f"[{signed(self.interval[0])}, {signed(self.interval[1])}]"
 
     def to_json(self) -> dict[str, Any]:
         """The form in result.json."""

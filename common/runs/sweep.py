@@ -19,14 +19,12 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
-from typing import Protocol as Interface
 
 import torch
 
 from common.adapter import Outcome
 from common.batches import batch_order
 from common.photographs import Photograph
-from common.protocols import Setting
 from common.runs.cell import (
     FinishedEpisode,
     Scores,
@@ -84,19 +82,21 @@ class Job:
     @property
     def forwards(self) -> int:
         """Forward-equivalents per image."""
-        return forwards([Setting(cell.protocol, cell.method) for cell in self.cells])
+        return forwards([cell.setting for cell in self.cells])
 
 
 def jobs(cells: Iterable[Cell]) -> list[Job]:
     """Distinct cells, grouped by what they share; jobs of one network follow each other."""
-    shared: dict[tuple, dict[str, Cell]] = {}
-    for cell in cells:
-        images = cell.target, cell.limit, cell.batch_size, shared_inputs(cell.protocol), cell.seeds
-        stateful = Setting(
-            cell.protocol, cell.method
-        ).stateful  # would keep the others from running several episodes at once
-        shared.setdefault((cell.backbone, cell.weights, *images, stateful), {})[cell.id] = cell
-    return [Job(tuple(group.values()), seed) for key, group in shared.items() for seed in key[-2]]
+    shared: dict[tuple, list[Cell]] = {}
+    for cell in {cell.id: cell for cell in cells}.values():
+        key = (
+            (cell.backbone, cell.weights),
+            (cell.target, cell.limit, cell.batch_size, cell.seeds),
+            shared_inputs(cell.protocol),
+            cell.setting.stateful,  # would keep the others from running several episodes at once
+        )
+        shared.setdefault(key, []).append(cell)
+    return [Job(tuple(group), seed) for group in shared.values() for seed in group[0].seeds]
 
 
 class Store:
@@ -149,9 +149,7 @@ class Store:
             self.failure(cell).unlink()
 
     def journal(self, cell: Cell, seed: int, inputs: dict) -> "Journal":
-        return Journal(
-            self.work(cell) / f"{seed}.jsonl", inputs, Setting(cell.protocol, cell.method).stateful
-        )
+        return Journal(self.work(cell) / f"{seed}.jsonl", inputs, cell.setting.stateful)
 
     def finish(
         self, cell: Cell, images: TargetImages, network: LoadedNetwork, device: torch.device, inputs: dict
@@ -291,30 +289,54 @@ def _outcome(line: dict) -> Outcome:
     return Outcome(*arrays, line["group_left_out"], line["fell_back"])
 
 
-class Report(Interface):
-    """What a worker says while it works."""
+@dataclass(frozen=True)
+class JobStarted:
+    """A worker has begun a job."""
 
-    def job(self, name: str, backbone: str, work: float) -> None: ...
+    name: str
+    backbone: str
+    work: float  # forward-equivalents of single images that are to come
 
-    def progress(self, what: str, work: float) -> None: ...
 
-    def finished(self, cell: Cell) -> None: ...
+@dataclass(frozen=True)
+class WorkDone:
+    """A worker has run some episodes of its job."""
 
-    def failed(self, cell: Cell, reason: str, details: str) -> None: ...
+    what: str  # name of the method, or "source"
+    work: float  # forward-equivalents of single images
+
+
+@dataclass(frozen=True)
+class CellFinished:
+    """A worker has written the result of a cell."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class CellFailed:
+    """A worker has given a cell up."""
+
+    cell: Cell
+    reason: str  # one line
+    details: str  # traceback, "" where the reason says it all
+
+
+Event = JobStarted | WorkDone | CellFinished | CellFailed
 
 
 @dataclass
 class Worker:
-    """Runs jobs on one device. targets: images of every (target, limit). load: (backbone, weights, device) ->
-    LoadedNetwork; the last one is kept for the next job."""
+    """Runs jobs on one device."""
 
     store: Store
-    targets: Mapping[tuple[Target, int | None], TargetImages]
-    load: Callable[[str, str, torch.device], LoadedNetwork]
+    targets: Mapping[tuple[Target, int | None], TargetImages]  # images of every (target, limit)
+    load: Callable[[str, str, torch.device, Path | None], LoadedNetwork]  # backbone, weights, device, folder
+    weights_dir: Path | None  # the folder of the checkpoints, None for the usual one
     device: torch.device
-    workers: int
-    report: Report
-    network: tuple[tuple[str, str], LoadedNetwork] | None = None
+    workers: int  # loader processes
+    tell: Callable[[Event], object]  # is told what happens
+    network: tuple[tuple[str, str], LoadedNetwork] | None = None  # the last one, kept for the next job
     failed: set[str] = field(default_factory=set)  # ids; those that failed elsewhere may well succeed here
 
     def run(self, todo: Iterable[Job]) -> None:
@@ -349,9 +371,8 @@ class Worker:
                 reason = str(error) if known else f"{type(error).__name__}: {error}"
                 self.failed.add(cells[0].id)
                 self.store.fail(cells[0], reason)
-                self.report.failed(
-                    cells[0], reason, "" if known else "".join(traceback.format_exception(error))
-                )
+                details = "" if known else "".join(traceback.format_exception(error))
+                self.tell(CellFailed(cells[0], reason, details))
                 return
         # Each alone, to learn whose fault it was; the journals keep what was done. Not where the error is
         # still at hand, whose traceback holds the tensors of all of them.
@@ -364,9 +385,9 @@ class Worker:
         images = self.targets[first.target, first.limit]
         inputs = _inputs(images, network, self.device)
         batches = len(batch_order(images.photographs, seed, first.batch_size))
-        settings = [Setting(cell.protocol, cell.method) for cell in cells]
+        settings = [cell.setting for cell in cells]
         job = Job(tuple(cells), seed)
-        self.report.job(job.name, first.backbone, len(images.photographs) * job.forwards)
+        self.tell(JobStarted(job.name, first.backbone, len(images.photographs) * job.forwards))
         with ExitStack() as stack:
             journals = [
                 stack.enter_context(self.store.journal(cell, seed, inputs).opened(batches)) for cell in cells
@@ -381,16 +402,16 @@ class Worker:
                 workers=self.workers,
                 resize=images.resize,
                 finished=lambda setting, number: number in journals[setting].lines,
-                tell=lambda what, size, work: self.report.progress(what, size * work),
+                tell=lambda what, size, work: self.tell(WorkDone(what, size * work)),
             )
             for done in found:
                 journals[done.setting].append(done)
         for cell in cells:
             if self.store.finish(cell, images, network, self.device, inputs):
-                self.report.finished(cell)
+                self.tell(CellFinished(cell))
 
     def _network(self, backbone: str, weights: str) -> LoadedNetwork:
         if self.network is None or self.network[0] != (backbone, weights):
             self.network = None  # free the memory first
-            self.network = (backbone, weights), self.load(backbone, weights, self.device)
+            self.network = (backbone, weights), self.load(backbone, weights, self.device, self.weights_dir)
         return self.network[1]

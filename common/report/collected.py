@@ -1,0 +1,241 @@
+"""Read what the folder of a sweep holds, and find the places of the paper that it fills."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+from typing import Protocol as Interface
+
+from common.protocols import METHODS, Method
+from common.runs.grid import Cell, Entry
+from common.runs.results import FILES, CellResult, Failure, read_failure, read_result
+from common.system.errors import UserError
+from common.y import Backbone
+
+PROTOCOLS = ("paper", "released")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The cells that the folder of a sweep holds, by their ids."""
+
+    finished: Mapping[str, CellResult]
+    failed: Mapping[str, Failure]
+
+    @classmethod
+    def read(cls, root: Path) -> "Results":
+        """Read finished cells and failures; leave out what is under way.
+
+        Raises UserError where there is no such folder, or where a file of it cannot be understood.
+        """
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder; give the --results of scripts.all_expt")
+        finished = {}
+        for folder in sorted(root.iterdir()):
+            if folder.name.startswith(".") or not all((folder / name).is_file() for name in FILES):
+                continue
+            result = read_result(folder)
+            if result.cell.id != folder.name:
+                file = folder / "result.json"
+                raise UserError(f"{file}: not of the cell {folder.name}: move the folder elsewhere")
+            finished[folder.name] = result
+        failed = {}
+        for path in sorted(root.glob("failed/[!.]*.json")):
+            if path.stem in finished:
+                continue
+            try:
+                failed[path.stem] = read_failure(path)
+            except UserError:
+                if path.exists():  # else a sweep has taken the cell up again since the folder was listed
+                    raise
+        return cls(finished, failed)
+
+    @property
+    def cells(self) -> Iterator[Cell]:
+        """Yield every cell, finished or failed."""
+        yield from (result.cell for result in self.finished.values())
+        yield from (failure.cell for failure in self.failed.values())
+
+
+class Variant(NamedTuple):
+    """A choice of protocol, seeds and images that the paper's tables are filled with."""
+
+    protocol: str = "paper"
+    seeds: int = 5
+    limit: int | None = None  # images of each data set, None for all
+    similar: tuple[float, float] | None = None  # DMOS bounds of Figure 4, None for the default ones
+
+    @property
+    def options(self) -> str:
+        """Return the options of scripts.report that choose it."""
+        similar = "" if self.similar is None else f" --similar-dmos {self.similar[0]:g} {self.similar[1]:g}"
+        return f"--protocol {self.protocol} --seeds {self.seeds} --limit-images {self.limit or 0}{similar}"
+
+    def __str__(self) -> str:
+        seeds = f"{self.seeds} seed{'' if self.seeds == 1 else 's'}"
+        images = "all images" if self.limit is None else f"at most {self.limit} images of each data set"
+        similar = (
+            "" if self.similar is None else f", DMOS {self.similar[0]:g} to {self.similar[1]:g} in Figure 4"
+        )
+        return f"protocol {self.protocol}, {seeds}, {images}{similar}"
+
+
+class Dataset(Interface):
+    """What a report needs to know of a data set."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def larger_is_better(self) -> bool: ...
+
+    @property
+    def released(self) -> str:
+        """Return the subset that the paper uses."""
+
+    @property
+    def subsets(self) -> Mapping[str, int | None]:
+        """Return the number of images by subset; the first is the default."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a report needs to know of the paper: its places, and the networks and data sets that they name."""
+
+    grid: Callable[[Variant], Iterable[Entry]]  # the places under a variant, each with its cell
+    backbones: Mapping[str, Backbone]  # by name
+    datasets: Mapping[str, Dataset]  # by name
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The places that the paper has under one variant, and the results that there are for them."""
+
+    variant: Variant
+    results: Results
+    paper: Paper
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Return the places of the paper, each with its cell."""
+        return list(self.paper.grid(self.variant))
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Return the ids of the distinct cells."""
+        return list(dict.fromkeys(entry.cell.id for entry in self.entries))
+
+    @property
+    def done(self) -> list[CellResult]:
+        """Return the cells that are finished."""
+        return [self.results.finished[name] for name in self.ids if name in self.results.finished]
+
+    @property
+    def failed(self) -> list[str]:
+        """Return the ids of the cells that failed."""
+        return [name for name in self.ids if name in self.results.failed]
+
+    @property
+    def known(self) -> set[str]:
+        """Return the ids of the cells that the folder holds, finished or failed."""
+        return {name for name in self.ids if name in self.results.finished or name in self.results.failed}
+
+    def outcome(self, entry: Entry) -> CellResult | Failure | None:
+        """Return what became of the cell of a place; None where it was not run."""
+        return self.results.finished.get(entry.cell.id) or self.results.failed.get(entry.cell.id)
+
+    def title_of_backbone(self, name: str) -> str:
+        """Return a network's name as people write it."""
+        return self.paper.backbones[name].title
+
+    def title_of_dataset(self, name: str) -> str:
+        """Return a data set's name as people write it."""
+        return self.paper.datasets[name].title
+
+
+def sweeps(results: Results, paper: Paper) -> list[Sweep]:
+    """Return the variants that a folder holds cells of, the one with most of them first.
+
+    A variant whose cells are all in those before it is left out.
+    """
+    bounds: dict[Variant, set[tuple[float, float] | None]] = {}
+    for cell in results.cells:
+        if cell.protocol.name in PROTOCOLS and cell.seeds == tuple(range(len(cell.seeds))):
+            variant = Variant(cell.protocol.name, len(cell.seeds), cell.limit)
+            bounds.setdefault(variant, {None}).add(cell.target.between)
+    variants = [variant._replace(similar=similar) for variant, held in bounds.items() for similar in held]
+    candidates = [Sweep(variant, results, paper) for variant in variants]
+    candidates.sort(
+        key=lambda sweep: (
+            -len(sweep.done),
+            -len(sweep.failed),
+            PROTOCOLS.index(sweep.variant.protocol),
+            -sweep.variant.seeds,
+            sweep.variant.limit is not None,
+            sweep.variant.limit or 0,
+            sweep.variant.similar or (),
+        )
+    )
+    kept: list[Sweep] = []
+    known: set[str] = set()
+    for sweep in candidates:
+        if sweep.known - known:
+            kept.append(sweep)
+            known |= sweep.known
+    return kept
+
+
+def select_sweep(
+    candidates: Sequence[Sweep], asked: Mapping[str, Any], results: Results, paper: Paper
+) -> Sweep:
+    """Return the first sweep whose variant is as was asked for, else an empty one.
+
+    asked: fields of `Variant`, None where anything will do, and a limit of 0 for none.
+    """
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    if "limit" in wanted:
+        wanted["limit"] = wanted["limit"] or None
+    for sweep in candidates:
+        variant = sweep.variant._replace(similar=wanted.get("similar", sweep.variant.similar))
+        if all(getattr(variant, name) == value for name, value in wanted.items()):
+            return Sweep(variant, results, paper)
+    return Sweep(Variant(**wanted), results, paper)
+
+
+def results_without_place(results: Results, known: Iterable[Sweep]) -> list[CellResult]:
+    """Return the finished cells that belong to no place of the paper under any of the variants."""
+    placed = {name for sweep in known for name in sweep.ids}
+    left = [result for name, result in results.finished.items() if name not in placed]
+    return sorted(left, key=lambda result: (result.cell.weights, str(result.cell.target), result.cell.id))
+
+
+def environments(sweep: Sweep, name: str) -> Counter[str]:
+    """Count the finished cells by the value that their environment has for a name, such as "device"."""
+    return Counter(str(result.environment.get(name, "unknown")) for result in sweep.done)
+
+
+def images_per_second(sweep: Sweep) -> dict[tuple[str, str], dict[str, float]]:
+    """Return images per second by (device, backbone) and method.
+
+    Only methods without ablation count, under a protocol that the network has as it is.
+    """
+    counted: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for entry in {entry.cell.id: entry for entry in sweep.entries}.values():
+        cell, outcome = entry.cell, sweep.outcome(entry)
+        standard = cell.protocol in sweep.paper.backbones[entry.backbone].protocols.values()
+        if isinstance(outcome, CellResult) and standard and _without_ablation(cell.method):
+            row = counted.setdefault((str(outcome.environment["device"]), entry.backbone), {})
+            total = row.setdefault(cell.method.name, [0.0, 0.0])
+            total[0] += outcome.summary.n_images * len(cell.seeds)
+            total[1] += outcome.seconds
+    return {
+        key: {method: images / seconds for method, (images, seconds) in row.items()}
+        for key, row in counted.items()
+    }
+
+
+def _without_ablation(method: Method) -> bool:
+    """Return whether a method is as its name says."""
+    return replace(METHODS[method.name], adapt=method.adapt) == method
