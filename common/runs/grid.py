@@ -5,16 +5,14 @@ value may stand beside it.
 """
 
 import csv
-import hashlib
-import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from common.protocols import METHODS, Method, Protocol, Setting
+from common.runs.cell_ids import cell_id
 from common.y import Backbone
 
 PUBLISHED = Path(__file__).with_name("paper_tables.csv")
@@ -25,12 +23,11 @@ SIMILAR_DMOS = (40.0, 50.0)  # of Figure 4; the paper's own bounds are not known
 
 @dataclass(frozen=True)
 class Target:
-    """Images to adapt to. subset: of the data set, its default if None. between: only images whose published
-    score is above the first bound and not above the second."""
+    """Images to adapt to."""
 
     dataset: str
-    subset: str | None = None
-    between: tuple[float, float] | None = None
+    subset: str | None = None  # of the data set; None: its default
+    between: tuple[float, float] | None = None  # only published scores above the first, up to the second
 
     def __str__(self) -> str:
         parts = [self.dataset, self.subset, self.between and f"{self.between[0]:g} to {self.between[1]:g}"]
@@ -39,20 +36,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Cell:
-    """One network, from one source, adapted to one target by one method: the unit of work, of storage and of
-    comparison.
+    """The unit of work, storage and comparison: one network, from one source, adapted to one target."""
 
-    limit: only so many images of the target, chosen by the hash of their names, or None for all.
-    """
-
-    backbone: str
-    weights: str
+    backbone: str  # name of the network
+    weights: str  # name of the checkpoint, which names the source
     target: Target
     method: Method
     protocol: Protocol
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     batch_size: int = 8
-    limit: int | None = None
+    limit: int | None = None  # only so many images, chosen by the hash of their names; None: all
 
     @property
     def setting(self) -> Setting:
@@ -62,73 +55,66 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits that depend on what is computed, not on what it is called."""
-        described = json.dumps(asdict(replace(self, method=replace(self.method, name=""))), sort_keys=True)
-        return hashlib.sha256(described.encode()).hexdigest()[:16]
+        return cell_id(self)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One table or figure for one network.
+    """One table or figure for one network."""
 
-    place: "1" to "8", "fig4" to "fig6", or "extra", not in the paper. settings: what the paper calls each,
-    and the method that it is. cut: where the extractor ends, if not where the protocol says.
-    """
-
-    place: str
+    place: str  # one of PAPER_PLACES, or EXTRA_PLACE
     targets: Sequence[Target]
-    settings: Mapping[str, Method]
-    weights: str
-    cut: str | None = None
+    settings: Mapping[str, Method]  # by what the paper calls each
+    weights: str  # name of the checkpoint
+    cut: str | None = None  # where the extractor ends, if not where the protocol says
 
 
 class Entry(NamedTuple):
-    """A cell as it stands in a table or figure. setting: what the paper calls the method there."""
+    """A cell as it stands in a table or figure."""
 
-    place: str
+    place: str  # one of PAPER_PLACES, or EXTRA_PLACE
     backbone: str
     weights: str
     target: Target
-    setting: str
+    setting: str  # what the paper calls the method there
     cell: Cell
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """What a published value is known by."""
+        """The key of the values that are published of this cell, `Published.key`."""
         return self.place, self.backbone, self.weights, self.target.dataset, self.setting
 
 
 class Published(NamedTuple):
-    """One number of the paper. metric: srocc or plcc."""
+    """One number of the paper."""
 
     place: str
     backbone: str
     weights: str
     dataset: str
-    setting: str
-    metric: str
+    setting: str  # what the paper calls the method there
+    metric: str  # srocc or plcc
     value: float
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
-        """Entry.key of the cell that it was measured by."""
+        """The `Entry.key` of the cell that measures it."""
         return self[:5]
 
 
 def targets(*names: str) -> tuple[Target, ...]:
-    """Whole data sets by name."""
+    """Return whole data sets, by name."""
     return tuple(Target(name) for name in names)
 
 
 MAIN = targets("koniq10k", "pipal", "cid2013", "live_iqa")
 TABLE_1 = {"Baseline": METHODS["source"], "Rotation": METHODS["rotation"], "TTA-IQA": METHODS["rank+gc"]}
-EXTRA = {
-    name: METHODS[name] for name in ("bn-stats", "contrastive", "contrique", "online")
-}  # no numbers are published
+EXTRA = {name: METHODS[name] for name in ("bn-stats", "contrastive", "contrique", "online")}  # not published
 TABLE_2 = {name: METHODS[name] for name in ("rank", "gc", "rank+gc")}
 
 
 def adapting(**settings: tuple[str, ...]) -> dict[str, Method]:
-    """Settings of Table 6: name to what adapts."""
+    """Return the settings of Table 6, from a name to what adapts."""
     return {name: replace(METHODS["rank+gc"], adapt=adapt) for name, adapt in settings.items()}
 
 
@@ -140,8 +126,10 @@ def entries(
     seeds: Sequence[int],
     limit: int | None = None,
 ) -> Iterator[Entry]:
-    """Every place of one network's experiments. Equal work is one cell, with one id, however often it is
-    listed."""
+    """Yield every place of one network's experiments.
+
+    Equal work is one cell, with one id, however often it is listed.
+    """
     for experiment in experiments:
         for target in experiment.targets:
             for setting, method in experiment.settings.items():
@@ -188,4 +176,9 @@ def place_name(place: str) -> str:
 def published() -> list[Published]:
     """Return the 344 values of Tables 1 to 8."""
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
-        return [Published(*row[:-1], float(row[-1])) for row in itertools.islice(csv.reader(file), 1, None)]
+        rows = csv.reader(file)
+        next(rows)  # the header
+        return [
+            Published(place, backbone, weights, dataset, setting, metric, float(value))
+            for place, backbone, weights, dataset, setting, metric, value in rows
+        ]
