@@ -17,13 +17,8 @@ NAMES = ("method.name", "protocol.name")  # what is computed does not depend on 
 FROZEN: dict[str, object] = {
     "target.subset": None,
     "target.between": None,
-    "method.rank": False,
-    "method.group": False,
-    "method.rotation": False,
-    "method.second_views": (),
     "method.losses": (),
     "method.reset": True,
-    "method.statistics_only": False,
     "method.distortion": "best",
     "method.p": 0.25,
     "method.groups": 2,
