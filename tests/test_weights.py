@@ -1,6 +1,7 @@
 """Checkpoints: every format as it comes, files that try to run code, and downloads from a server that
 misbehaves."""
 
+import copyreg
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import types
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from common.system.errors import UserError
 from hyperiqa.model import HyperIQA
 from metaiqa.model import MetaIQA
 from scripts import convert_weights, download_weights
-from weights import manifest
+from weights import manifest, module_pickle
 from weights.loading import load_weights, read_state_dict
 
 ROOT = Path(__file__).parent.parent
@@ -199,6 +201,74 @@ def test_nothing_in_a_pickle_runs(tmp_path, zipped, place, kind):
         with pytest.raises(UserError, match="system" if kind is Reduce else "holds no state dict"):
             read_state_dict(tmp_path / "x.pt")
     assert not executed.exists()
+
+
+STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"  # of four numbers
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"K\0K\x04\x85K\x01\x85\x89NtR"
+INSTANCE = b"cthere\nIs.None\n)\x81"
+DEEP = b")" + b"\x85" * 3_000_000  # a tuple in a tuple in a tuple ...
+
+
+class Registered:
+    """A class that copyreg's registry knows, and keeps at hand once a pickle has named it."""
+
+    def __new__(cls):
+        raise AssertionError
+
+
+def crafted(path, opcodes):
+    """A checkpoint of whose pickle no tool would be the author."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x04" + opcodes)
+        archive.writestr("x/data/0", bytes(16))
+    return path
+
+
+@pytest.mark.parametrize(
+    "opcodes, message",
+    [
+        (b"cos\nsystem\nX\x04\0\0\0true\x85R.", "a call of os.system"),
+        (b"X\x02\0\0\0osX\x06\0\0\0system\x93X\x04\0\0\0true\x85R.", "a call of os.system"),
+        (
+            b"X\x0b\0\0\0collectionsX\x14\0\0\0OrderedDict.fromkeys\x93)R.",
+            "a call of collections.OrderedDict",
+        ),
+        (b"(X\x04\0\0\0trueios\nsystem\n.", "opcode INST"),
+        (b"(cos\nsystem\nX\x04\0\0\0trueo.", "opcode OBJ"),
+        (b"cthere\nIs.None\n)}\x92.", "opcode NEWOBJ_EX"),
+        (b"\x82\xf0)R.", "opcode EXT1"),
+        (b"\x83\xf0\0)\x81.", "opcode EXT2"),
+        (b"Pos.system\n.", "opcode PERSID"),
+        (b"X\x04\0\0\0execcos\nsystem\n\x86Q.", "an external exec"),
+        (TENSOR + b"(NNNNtb.", "a state for a Tensor"),
+        (b"cos\nsystem\n}X\x08\0\0\0__code__Nsb.", "a state for a Name"),
+        (TENSOR + b"K\0K\x01s.", "a Tensor in place of a dict"),
+        (TENSOR + b"(" + TENSOR + b"\x90.", "a Tensor in place of a set"),
+        (INSTANCE + b"}X\x06\0\0\0appendcos\nsystem\nsbX\x04\0\0\0truea.", "an? Instance in place of a list"),
+        (TENSOR.replace(b"K\0K\x04\x85", b"K\x01K\x04\x85") + b".", "outside its storage"),
+        (TENSOR.replace(b"K\x04\x85K\x01", b"J\xff\xff\xff\x7f\x85K\0") + b".", "outside its storage"),
+        (TENSOR.replace(b"K\x04\x85K\x01\x85", (TENSOR + b"\x85") * 2) + b".", "not of numbers"),
+        (b"}" + DEEP + b"Ns.", "a nested tuple"),
+        (b"cbuiltins\nset\n]" + DEEP + b"a\x85R.", "a nested tuple"),
+        ((INSTANCE + b"}X\x08\0\0\0_modules}X\x01\0\0\0k") * 9999 + b"N" + b"ssb" * 9999 + b".", "Recursion"),
+    ],
+)
+def test_a_crafted_pickle_is_refused(tmp_path, monkeypatch, opcodes, message):
+    monkeypatch.setitem(copyreg._extension_cache, 0xF0, Registered)
+    with pytest.raises(module_pickle.Refused, match=message):
+        module_pickle.read(crafted(tmp_path / "x.pt", opcodes))
+
+
+def test_a_state_is_only_kept(tmp_path):
+    """A stand-in keeps whatever attributes a file gives it, and none of them does anything."""
+    harm = b"}X\x0c\0\0\0__setstate__cos\nsystem\nsX\x09\0\0\0__class__cos\nsystem\nsb"
+    found = module_pickle.read(crafted(tmp_path / "x.pt", INSTANCE + harm + b"X\x04\0\0\0trueb."))
+    system = module_pickle.Name("os.system")
+    assert found.attributes == {"__setstate__": system, "__class__": system, "state": "true"}
+
+
+def test_a_memo_takes_no_more_memory_than_its_entries(tmp_path):
+    assert module_pickle.read(crafted(tmp_path / "x.pt", b"Nr\xff\xff\xff\x7f.")) is None
 
 
 def test_a_file_that_wraps_itself_ends(tmp_path):
