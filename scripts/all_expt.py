@@ -39,7 +39,7 @@ from common.system.errors import UserError, command
 from common.system.output import check_targets
 from data import inputs
 from data.catalogue import DATASETS, TARGETS, data_root
-from weights.manifest import located
+from weights.manifest import SourceFile, located
 from weights.networks import BACKBONES
 
 EXPERIMENTS = {
@@ -170,6 +170,7 @@ class Survey:
 
     targets: Targets
     missing: dict[str | tuple[Target, int | None], str]
+    sources: dict[str, SourceFile]  # the checkpoints that are there, by name
 
     def reason(self, cell: Cell) -> str | None:
         """Why a cell cannot be run, if it cannot."""
@@ -191,7 +192,7 @@ class Survey:
 
 def survey(cells: Iterable[Cell], root: Path | None, weights: Path | None, allow_missing: bool) -> Survey:
     """Look for every checkpoint and read every label file, once."""
-    found = Survey({}, {})
+    found = Survey({}, {}, {})
     for cell in cells:
         place = cell.target, cell.limit
         if place not in found.targets and place not in found.missing:
@@ -199,9 +200,9 @@ def survey(cells: Iterable[Cell], root: Path | None, weights: Path | None, allow
                 found.targets[place] = inputs.images(*place, data_root(root), allow_missing)
             except UserError as error:
                 found.missing[place] = str(error)
-        if cell.weights not in found.missing:
+        if cell.weights not in found.sources and cell.weights not in found.missing:
             try:
-                located(cell.weights, weights)
+                found.sources[cell.weights] = located(cell.weights, weights)
             except UserError as error:
                 found.missing[cell.weights] = str(error)
     return found
@@ -448,7 +449,7 @@ def main(argv: Sequence[str] | None = None, backbones: Sequence[str] = tuple(EXP
     report = Progress(
         sum(map(found.seconds, work)), {cell.id: named[cell.id] for cell in todo}, len(devices), log
     )
-    load = partial(inputs.network, folder=args.weights_dir)
+    load = partial(inputs.named_network, found.sources)
     makes = [
         partial(
             Worker,

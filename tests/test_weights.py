@@ -330,8 +330,27 @@ def test_weights_by_name(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="scripts.download_weights tres-live_fb"):
         manifest.located("tres-live_fb")
     (tmp_path / "tres-live_fb.pth").touch()
-    assert manifest.located("tres-live_fb") == tmp_path / "tres-live_fb.pth"
-    assert manifest.located("some/file.pth") == Path("some/file.pth")
+    assert manifest.located("tres-live_fb").path == tmp_path / "tres-live_fb.pth"
+    assert manifest.located("some/file.pth") == manifest.SourceFile(Path("some/file.pth"))
+
+
+def test_a_checkpoint_by_name_is_the_one_that_is_known(monkeypatch, tmp_path):
+    monkeypatch.setattr(manifest, "FILES", tmp_path)
+    (tmp_path / "metaiqa-tid2013-kadid10k.pth").write_bytes(b"1")
+    source = manifest.located("metaiqa-tid2013-kadid10k")
+    source.verify("metaiqa")  # neither the manifest nor a download knows its sha256
+    with pytest.raises(UserError, match="a checkpoint of metaiqa, not of tres"):
+        source.verify("tres")
+    entry = {"file": source.path.name, "size": 1, "sha256": hashlib.sha256(b"2").hexdigest(), "source": ""}
+    (tmp_path / "lock.json").write_text(json.dumps({"metaiqa-tid2013-kadid10k": entry}))
+    with pytest.raises(UserError, match="download it again"):
+        source.verify("metaiqa")
+    (tmp_path / manifest.read()["musiq-resnet50"].file).write_bytes(b"1")
+    with pytest.raises(UserError, match="not 0676ba61 as musiq-resnet50"):
+        manifest.located("musiq-resnet50").verify()
+    with pytest.raises(UserError, match="of no network of the paper, not of musiq"):
+        manifest.located("musiq-resnet50").verify("musiq")
+    manifest.SourceFile(source.path).verify("tres")  # a file of the user's own
 
 
 # --- Downloads
