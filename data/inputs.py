@@ -24,7 +24,7 @@ def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNe
     """
     source.verify(backbone)
     module = BACKBONES[backbone].network()
-    load_weights(module, source.path)
+    load_weights(module, source.path, BACKBONES[backbone].rename)
     module.to(device).to(memory_format=torch.channels_last)
     record = {"file": str(source.path), "sha256": source.sha256}
     return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), record)

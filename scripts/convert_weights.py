@@ -44,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.target.exists():
         raise UserError(f"{args.target} exists: remove it, or choose another name")
     state = read_state_dict(args.source)
+    for name in (
+        [args.backbone] if args.backbone else BACKBONES
+    ):  # each leaves the checkpoints of others alone
+        state = BACKBONES[name].rename(state)
     known = metadata(args.source)
     if args.backbone:
         fill(BACKBONES[args.backbone].network(), state, args.source)

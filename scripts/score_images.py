@@ -35,14 +35,15 @@ from common.runs.cell import Scores, summary
 from common.runs.scoring import KEPT_ORDER, Movement, ScoredBatch, movement, score_batches
 from common.system.cli import Parser, finite, natural, positive
 from common.system.device import choose, default_episodes, default_workers, environment
-from common.system.errors import UserError, command
+from common.system.errors import UserError, command, shown
+from common.system.folders import files_below
 from common.system.output import check_targets, whole_file, write_csv, write_json
 from common.views import View
 from common.wrap import wrap
 from common.y import YNetwork
 from data import inputs
 from data.csv_folder import COLUMNS
-from data.files import Files, shown
+from data.files import Files
 from data.label_files import number, read_columns
 from scripts.reproduce_cell import table
 from weights.loading import load_weights
@@ -172,15 +173,8 @@ def _is_image(name: str) -> bool:
 
 
 def _in_folder(folder: Path) -> list[Image]:
-    """Linked folders too, each once."""
-    found, seen = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [Path(parent, name) for name in files if _is_image(name)]
-    return [Image(str(path), path.relative_to(folder).as_posix(), path) for path in sorted(found)]
+    found = sorted(path for path in files_below(folder) if _is_image(path.name))
+    return [Image(str(path), path.relative_to(folder).as_posix(), path) for path in found]
 
 
 def _fitting(pattern: str) -> list[Image]:

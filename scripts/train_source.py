@@ -112,7 +112,7 @@ def initial(backbone: Backbone, init: str, seed: int) -> tuple[nn.Module, str]:
         own = trunk.state_dict()
         fill(trunk, {key: state.get(key, value) for key, value in own.items()}, path)
     else:
-        fill(network, state, path)
+        fill(network, backbone.rename(state), path)
     return network, path.name
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import resnet50
 
@@ -30,6 +30,7 @@ from metaiqa.model import MetaIQA
 from scripts import convert_weights, download_weights
 from weights import manifest, module_pickle
 from weights.loading import load_weights, read_state_dict
+from weights.networks import BACKBONES
 
 ROOT = Path(__file__).parent.parent
 FILE = np.random.default_rng(0).bytes(1_000_000)
@@ -82,7 +83,11 @@ def test_state_dicts_as_they_come(small, tmp_path):
     torch.save(
         {**halves, "epoch": 3, "optimizer_state_dict": optimiser.state_dict()}, tmp_path / "halves.pth"
     )
-    assert read_state_dict(tmp_path / "halves.pth").keys() == {"backbone.a", "transformer.b"}
+    found = BACKBONES["musiq"].rename(read_state_dict(tmp_path / "halves.pth"))
+    assert found.keys() == {"backbone.a", "transformer.b"}
+    target = tmp_path / "halves.safetensors"
+    assert convert_weights.main([str(tmp_path / "halves.pth"), str(target)]) == 0  # of whichever network
+    assert load_file(target).keys() == {"backbone.a", "transformer.b"}
 
 
 class PyiqaHyperNet(nn.Module):
@@ -120,7 +125,7 @@ def test_hyperiqa_under_iqa_pytorchs_names(tmp_path):
     theirs = PyiqaHyperNet()
     torch.save({"params": theirs.state_dict()}, tmp_path / "pyiqa.pth")
     ours = HyperIQA()
-    load_weights(ours, tmp_path / "pyiqa.pth")
+    load_weights(ours, tmp_path / "pyiqa.pth", BACKBONES["hyperiqa"].rename)
     assert torch.equal(ours.res.layer1[0].conv1.weight, theirs.base_model.layer1[0].conv1.weight)
     assert torch.equal(ours.res.lda4_fc.bias, theirs.lda_modules[3][2].bias)
     assert torch.equal(ours.fc4w_conv.weight, theirs.fc_w_modules[3].weight)
