@@ -1,5 +1,4 @@
-"""The checkpoints that the project knows (manifest.json), where they come from, and the README that lists
-them.
+"""The checkpoints that the project knows (manifest.json), where they come from, and their README.
 
 python -m weights.manifest    # writes weights/README.md
 """
@@ -18,6 +17,7 @@ from common.system.output import whole_file
 
 HERE = Path(__file__).parent
 MANIFEST = HERE / "manifest.json"
+TEMPLATE = HERE / "README.md.in"  # {table} and {details} are filled in
 FILES = HERE / "files"  # where downloads go by default; git ignores it
 LOCK = "lock.json"  # beside the files: what was downloaded, with sha256
 
@@ -151,27 +151,28 @@ def lock(folder: Path) -> dict[str, dict]:
 
 
 def _address(source: Mapping[str, str]) -> str:
-    """The address of a source: that of Google Drive's download, past its question about large files, or one
-    as it stands."""
+    """Return the address of a source: as it stands, or that of Google Drive's download, past its question
+    about large files."""
     if "drive" in source:
         return f"https://drive.usercontent.google.com/download?id={source['drive']}&export=download&confirm=t"
     return source["url"]
 
 
 def page(address: str) -> str:
-    """The address at which a person downloads the same file with a browser."""
+    """Return the address at which a person downloads the same file with a browser."""
     drive = re.search(r"drive\.usercontent\.google\.com/download\?id=([\w-]+)", address)
     return f"https://drive.google.com/file/d/{drive[1]}/view" if drive else address
 
 
 def readme(known: Mapping[str, Checkpoint]) -> str:
-    """weights/README.md as the manifest has it."""
+    """Return weights/README.md as the manifest has it."""
     rows = [
-        f"| `{entry.name}` | {entry.backbone or '-'} | {entry.source_data} | {entry.used_for} | {_digits(entry.sha256)} |"
+        f"| `{entry.name}` | {entry.backbone or '-'} | {entry.source_data} | {entry.used_for} "
+        f"| {_digits(entry.sha256)} |"
         for entry in known.values()
     ]
     details = [_details(entry) for entry in known.values()]
-    return README.format(table="\n".join(rows), details="\n\n".join(details))
+    return TEMPLATE.read_text(encoding="utf-8").format(table="\n".join(rows), details="\n\n".join(details))
 
 
 def _digits(sha256: str | None) -> str:
@@ -194,55 +195,6 @@ def _details(entry: Checkpoint) -> str:
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-README = """<!-- Written by python -m weights.manifest from weights/manifest.json. -->
-# Weights
-
-| name | network | trained on | for | sha256 |
-|---|---|---|---|---|
-{table}
-
-None of these ships with the project; only the demo's own does, [demo/metaiqa.safetensors](demo/metaiqa.md);
-[docs/training.md](../docs/training.md) says how to train another. The addresses are those that the publishers of the files give,
-and have not been tried; the digits of a sha256 are those in which the names of the files end.
-
-## Get them
-
-```
-python -m scripts.download_weights --list
-python -m scripts.download_weights tres-live_fb musiq-live_fb
-python -m scripts.download_weights --all --base-url https://your.mirror/folder   # tried first; or $TTA_IQA_WEIGHTS_URL
-```
-
-Files go to `weights/files`, or to `--dest`. A download that was cut off goes on where it stopped, a second run does nothing, and
-a file gets its name only once its size and sha256 are right. Where the sha256 is not known, the one of the first download is
-printed and kept in `lock.json` beside the files, so that a change of the file at its source is noticed later.
-
-Google Drive limits how often a file is downloaded. If it says so, open the address in a browser and hand the file over:
-
-```
-python -m scripts.download_weights --from-file tres-live_fb=Downloads/fblive_TReS
-```
-
-## Use them
-
-```
-python -m scripts.reproduce_cell --backbone tres --weights tres-live_fb --dataset live_iqa
-```
-
-`--weights` takes a name of the table, once its file is in `weights/files`, or any file.
-Loading never executes code. State dicts of torch.save (bare, wrapped, of nn.DataParallel, or MUSIQ's two in one file),
-safetensors, and files that pickle a whole module all load. To keep a file that cannot hold code, with what is known of it:
-
-```
-python -m scripts.convert_weights weights/files/tres-live_fb.pth tres-live_fb.safetensors --backbone tres
-```
-
-## Each file
-
-{details}
-"""
 
 
 @command
