@@ -180,9 +180,7 @@ class Backbone:
     trunk: str
     imagenet: str
     output: tuple[float, float] = (0.0, 1.0)
-    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = (
-        dict  # checkpoints of others to this one's names
-    )
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # names of foreign checkpoints to its own
 
     def wrap(self, network: nn.Module, protocol: Protocol) -> YNetwork:
         """The Y that a protocol asks for around a network of this kind."""
