@@ -166,6 +166,7 @@ class Backbone:
     imagenet: str  # the torchvision network whose ImageNet weights fit the trunk
     # What training brings a mean score to, and by how much more a score one standard deviation above it.
     output: tuple[float, float] = (0.0, 1.0)
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # names of foreign checkpoints to its own
 
     def wrap(self, network: nn.Module, protocol: Protocol) -> YNetwork:
         """Put the Y that a protocol asks for around a network of this kind."""

@@ -3,9 +3,9 @@
 
 from pathlib import Path
 
-from common.system.errors import UserError
+from common.system.errors import UserError, shown
 from data.dataset import Dataset, Label, Labels
-from data.files import Files, shown
+from data.files import Files
 from data.label_files import number, read_columns
 
 COLUMNS = ("image_name", "MOS")

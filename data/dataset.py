@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from common.photographs import Photograph
-from common.system.errors import UserError
-from data.files import Files, shown
+from common.system.errors import UserError, shown
+from data.files import Files
 
 
 @dataclass(frozen=True)

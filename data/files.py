@@ -1,5 +1,4 @@
-"""Finding label files and images below a folder, however it was unpacked: by base name, upper or lower
-case."""
+"""Finding label files and images below a folder, however it was unpacked: by base name, in any case."""
 
 import filecmp
 import os
@@ -9,44 +8,37 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from common.system.errors import UserError
+from common.system.errors import UserError, shown
+from common.system.folders import files_below
 
 
 @dataclass(frozen=True)
 class Files:
-    """Every file below a folder. by_name: lower-case base name to the files that bear it, sorted. asked: what
-    the user pointed at, the root or a label file in it."""
+    """Every file below a folder."""
 
     root: Path
-    by_name: dict[str, list[Path]]
-    asked: Path
+    by_name: dict[str, list[Path]]  # lower-case base name to the files that bear it, in order
+    asked: Path  # what the user pointed at: the root, or a label file in it
 
     @classmethod
     def below(cls, asked: Path) -> "Files":
+        """Return the files below a folder, or below that of a label file."""
         root = asked.parent if asked.is_file() else asked
-        found = []
-        seen = set()
-        for parent, folders, files in os.walk(root, followlinks=True):  # users link their large folders
-            real = os.path.realpath(parent)
-            if real in seen:  # a link back up, or a second way to the same folder
-                folders.clear()
-                continue
-            seen.add(real)
-            folders.sort()
-            found += [
-                path for file in sorted(files) if (path := Path(parent, file)).is_file()
-            ]  # no link to nowhere
-        return cls.of(asked, found)
+        return cls.of(asked, (path for path in files_below(root) if path.is_file()))  # no link to nowhere
 
     @classmethod
     def of(cls, asked: Path, paths: Iterable[Path]) -> "Files":
+        """Return these files as if they were all below what the user pointed at."""
         by_name: dict[str, list[Path]] = {}
         for path in paths:
             by_name.setdefault(path.name.lower(), []).append(path)
         return cls(asked.parent if asked.is_file() else asked, by_name, asked)
 
     def matching(self, pattern: str) -> list[Path]:
-        """Files whose base name fits a shell pattern, whatever its case, spaces, dashes and underscores."""
+        """Return the files whose base name fits a shell pattern.
+
+        Case, spaces, dashes and underscores make no difference.
+        """
         pattern = plain(pattern)
         return [
             path
@@ -56,35 +48,40 @@ class Files:
         ]
 
     def label(self, *patterns: str) -> Path | None:
-        """The label file of the first pattern that any file fits."""
+        """Return the label file of the first pattern that any file fits."""
         return next((self.one_of(found) for pattern in patterns if (found := self.matching(pattern))), None)
 
     def one_of(self, copies: Sequence[Path]) -> Path:
-        """The first of identical copies of a label file. Raises UserError where they differ."""
+        """Return the first of identical copies of a label file. Raises UserError where they differ."""
         if any(not filecmp.cmp(copies[0], other, shallow=False) for other in copies[1:]):
             raise UserError(f"{self.root}: label files that differ ({shown(copies)}): keep the one to read")
         return copies[0]
 
     def need_label(self, *patterns: str) -> Path:
-        """The label file of the first pattern that any file fits. Raises UserError where there is none."""
+        """Return the label file of the first pattern that any file fits.
+
+        Raises UserError where there is none.
+        """
         if (found := self.label(*patterns)) is None:
             raise UserError(
-                f"{self.root}: no label file {' or '.join(patterns)} there or below; data/README.md says where to get it"
+                f"{self.root}: no label file {' or '.join(patterns)} there or below; "
+                "data/README.md says where to get it"
             )
         return found
 
     def has_folder(self, name: str) -> bool:
-        """Whether any file lies in, or below, a folder of that name below the root."""
+        """Return whether any file lies in, or below, a folder of that name below the root."""
         inside = (path.relative_to(self.root).parts[:-1] for paths in self.by_name.values() for path in paths)
         return any(part.lower() == name.lower() for parts in inside for part in parts)
 
     def locate(self, names: Sequence[str], whole_path: bool = False) -> dict[str, Path]:
-        """Where the images are; those that are nowhere are left out.
+        """Return where the images are; those that are nowhere are left out.
 
-        A name is a path below the root, or a base name with the folders that it is expected in. Where several
-        files bear the base name, the one with most of these folders is taken, then the one in the same case.
-        whole_path: all these folders must agree. Raises UserError where more than one file remains, or where
-        two names find one file.
+        names: paths below the root, or base names with the folders that they are expected in. Where several
+            files bear a base name, the one with most of these folders is taken, then the one in the same case.
+        whole_path: whether all these folders must agree.
+
+        Raises UserError where more than one file remains, or where two names find one file.
         """
         found: dict[str, Path] = {}
         finder: dict[Path, str] = {}
@@ -92,12 +89,14 @@ class Files:
             candidates = self._candidates(name, whole_path)
             if len(candidates) > 1:
                 raise UserError(
-                    f"{self.root}: {name} is found more than once ({shown(candidates)}): keep one, or label it by its path"
+                    f"{self.root}: {name} is found more than once ({shown(candidates)}): "
+                    "keep one, or label it by its path"
                 )
             for path in candidates:
                 if path in finder:
                     raise UserError(
-                        f"{self.root}: {finder[path]} and {name} are one file, {path}: mend or remove one label"
+                        f"{self.root}: {finder[path]} and {name} are one file, {path}: "
+                        "mend or remove one label"
                     )
                 found[name], finder[path] = path, name
         return found
@@ -116,14 +115,8 @@ class Files:
 
 
 def plain(name: str) -> str:
-    """A name without case, spaces, dashes and underscores: how folders and label files are compared."""
+    """Return a name without case, spaces, dashes and underscores, to compare folders and label files by."""
     return re.sub(r"[\s_-]", "", name.lower())
-
-
-def shown(names: Iterable) -> str:
-    """The first three, and how many more."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -131,6 +124,6 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _agreement(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many parts agree, from the base name up."""
+    """Return how many parts agree, from the base name up."""
     pairs = zip(reversed(one), reversed(other))
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -1,5 +1,6 @@
 """Networks and images from the folders of this machine, as the commands ask for them."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -8,26 +9,33 @@ import torch
 from common.runs.grid import Target
 from common.runs.launch import Inputs
 from common.runs.sweep import LoadedNetwork, TargetImages
-from common.system.device import file_sha256
 from common.system.errors import UserError
 from common.system.seeds import digest
 from data.catalogue import DATASETS, TARGETS, data_root, folder_of
 from data.dataset import read
 from weights.loading import load_weights
-from weights.manifest import located
+from weights.manifest import SourceFile, located
 from weights.networks import BACKBONES, CPU_SECONDS
 
 
-def network(backbone: str, weights: str, device: torch.device, folder: Path | None = None) -> LoadedNetwork:
-    """The named network with the weights of a file, or of a name of weights/README.md that lies in `folder`,
-    on the device."""
-    file = located(weights, folder)
+def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNetwork:
+    """Return the named network with the weights of a checkpoint, on the device.
+
+    Raises UserError where the checkpoint is of another network, damaged, or not the file that was downloaded.
+    """
+    source.verify(backbone)
     module = BACKBONES[backbone].network()
-    load_weights(module, file)
-    module.to(device, memory_format=torch.channels_last)
-    return LoadedNetwork(
-        partial(BACKBONES[backbone].wrap, module), {"file": str(file), "sha256": file_sha256(file)}
-    )
+    load_weights(module, source.path, BACKBONES[backbone].rename)
+    module.to(device).to(memory_format=torch.channels_last)
+    record = {"file": str(source.path), "sha256": source.sha256}
+    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), record)
+
+
+def named_network(
+    sources: Mapping[str, SourceFile], backbone: str, name: str, device: torch.device
+) -> LoadedNetwork:
+    """Return a network with the weights of one of the checkpoints that a sweep has found, by name."""
+    return network(backbone, sources[name], device)
 
 
 def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> TargetImages:

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from common.system.errors import UserError
-from data.files import shown
+from common.system.errors import UserError, shown
 
 SPREADSHEETS = (".xlsx", ".ods")
 HEADER_WITHIN = 20  # rows of a sheet

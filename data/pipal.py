@@ -7,9 +7,9 @@ differences of content.
 import re
 from pathlib import Path
 
-from common.system.errors import UserError
+from common.system.errors import UserError, shown
 from data.dataset import Dataset, Label, Labels
-from data.files import Files, shown
+from data.files import Files
 from data.label_files import number, read_columns, read_list
 
 NAME = re.compile(r"A(\d{4})_\d+_\d+\.bmp", re.IGNORECASE)

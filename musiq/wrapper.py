@@ -2,12 +2,29 @@
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from common.distortions import Severities
 from common.protocols import PAPER, RELEASED
 from common.resnet import pooled
 from common.views import View
 from common.y import Backbone, Cut
 from musiq.model import MUSIQ
+
+PARTS = {"model_backbone_state_dict.": "backbone.", "model_transformer_state_dict.": "transformer."}
+
+
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Join the two state dicts that the release keeps in one file; other checkpoints stay as they are."""
+    if not all(any(key.startswith(part) for key in state) for part in PARTS):
+        return state
+    return {
+        prefix + key.removeprefix(part): value
+        for part, prefix in PARTS.items()
+        for key, value in state.items()
+        if key.startswith(part)
+    }
+
 
 BACKBONE = Backbone(
     title="MUSIQ",
@@ -40,4 +57,5 @@ BACKBONE = Backbone(
     },
     trunk="backbone",
     imagenet="resnet50",
+    rename=rename,
 )

@@ -63,7 +63,7 @@ def measure(
     repeat."""
     backbone = BACKBONES[name]
     protocol = backbone.protocols["paper"]
-    ynet = backbone.wrap(backbone.network(), protocol).to(device, memory_format=torch.channels_last)
+    ynet = backbone.wrap(backbone.network(), protocol).to(device).to(memory_format=torch.channels_last)
     infer, adapt = (Adapter(ynet, protocol, METHODS[method]) for method in ("source", "rank+gc"))
     batches = {e: [random_batch(batch_size) for _ in range(e)] for e in episodes}
     clean = {

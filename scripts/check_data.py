@@ -14,10 +14,9 @@ from tqdm import tqdm
 
 from common.photographs import Photograph, read_rgb
 from common.system.cli import Parser
-from common.system.errors import UserError, command
+from common.system.errors import UserError, command, shown
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import Dataset, Reading, survey
-from data.files import shown
 
 HEADER = (
     "data set",

@@ -9,11 +9,10 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from common.system.cli import Parser
-from common.system.device import file_sha256
 from common.system.errors import UserError, command
 from common.system.output import whole_path
 from weights.loading import fill, read_state_dict
-from weights.manifest import identified, read
+from weights.manifest import SourceFile, identified, read
 from weights.networks import BACKBONES
 
 
@@ -30,9 +29,9 @@ def parser() -> Parser:
 
 def metadata(source: Path) -> dict[str, str]:
     """What the new file says of itself: its source, and the manifest's entry if the sha256 is a known one."""
-    sha256 = file_sha256(source)
-    entry = identified(sha256, source.parent, read())
-    return {"format": "pt", "source_file": source.name, "source_sha256": sha256} | (
+    file = SourceFile(source)
+    entry = identified(file, read())
+    return {"format": "pt", "source_file": source.name, "source_sha256": file.sha256} | (
         entry.metadata() if entry else {}
     )
 
@@ -45,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.target.exists():
         raise UserError(f"{args.target} exists: remove it, or choose another name")
     state = read_state_dict(args.source)
+    for name in (
+        [args.backbone] if args.backbone else BACKBONES
+    ):  # each leaves the checkpoints of others alone
+        state = BACKBONES[name].rename(state)
     known = metadata(args.source)
     if args.backbone:
         fill(BACKBONES[args.backbone].network(), state, args.source)

@@ -24,6 +24,7 @@ from data import inputs
 from data.csv_folder import DATASET
 from data.dataset import read
 from scripts.make_demo_data import target_versions, write
+from weights.manifest import SourceFile
 from weights.networks import BACKBONES
 
 WEIGHTS = Path(__file__).parent.parent / "weights/demo/metaiqa.safetensors"
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write(folder, target_versions())
     photographs = read(DATASET, folder).photographs
     protocol = BACKBONES["metaiqa"].protocols["paper"]
-    network = inputs.network("metaiqa", str(WEIGHTS), device)
+    network = inputs.network("metaiqa", SourceFile(WEIGHTS), device)
     print(f"{len(photographs)} images, {args.seeds} seeds, {len(SHOWN)} methods on {device}", flush=True)
     runs = run_cells(
         network.wrap,

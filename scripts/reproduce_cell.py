@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     root = data_root(args.data_root)
     folder = folder_of(DATASETS[args.dataset], root)
     weights = located(args.weights or place.weights, args.weights_dir)
-    check_targets([args.json, args.scores], [weights], [root, folder])
+    check_targets([args.json, args.scores], [weights.path], [root, folder])
     device = choose(args.device)
     setting = Setting(protocol, method)
     episodes = args.episodes or (1 if setting.stateful else default_episodes(device))
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     workers = default_workers(device) if args.workers is None else args.workers
     reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     photographs = reading.photographs
-    network = inputs.network(args.backbone, str(weights), device, args.weights_dir)
+    network = inputs.network(args.backbone, weights, device)
     print(
         f"{args.backbone}, {method.name}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds",
         flush=True,
@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_csv(args.scores, *score_table(scores, photographs))
     print(table(result))
     if place is not None:
-        print(beside(place, weights, result))
+        print(beside(place, weights.path, result))
     for note in (*reading.notes(), *scores.notes()):
         print(f"note: {note}")
     print(f"{scores.seconds:.1f} s, {result['images_per_second']:.2f} images/s")

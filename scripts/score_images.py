@@ -34,19 +34,20 @@ from common.protocols import METHODS, PAPER, Protocol, Setting
 from common.runs.cell import Scores, summary
 from common.runs.scoring import KEPT_ORDER, Movement, ScoredBatch, movement, score_batches
 from common.system.cli import Parser, finite, natural, positive
-from common.system.device import choose, default_episodes, default_workers, environment, file_sha256
-from common.system.errors import UserError, command
+from common.system.device import choose, default_episodes, default_workers, environment
+from common.system.errors import UserError, command, shown
+from common.system.folders import files_below
 from common.system.output import check_targets, whole_file, write_csv, write_json
 from common.views import View
 from common.wrap import wrap
 from common.y import YNetwork
 from data import inputs
 from data.csv_folder import COLUMNS
-from data.files import Files, shown
+from data.files import Files
 from data.label_files import number, read_columns
 from scripts.reproduce_cell import table
 from weights.loading import load_weights
-from weights.manifest import located
+from weights.manifest import SourceFile, located
 from weights.networks import BACKBONES
 
 SHOWN = ("rank+gc", "gc", "rank", "rotation", "none")
@@ -172,15 +173,8 @@ def _is_image(name: str) -> bool:
 
 
 def _in_folder(folder: Path) -> list[Image]:
-    """Linked folders too, each once."""
-    found, seen = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [Path(parent, name) for name in files if _is_image(name)]
-    return [Image(str(path), path.relative_to(folder).as_posix(), path) for path in sorted(found)]
+    found = sorted(path for path in files_below(folder) if _is_image(path.name))
+    return [Image(str(path), path.relative_to(folder).as_posix(), path) for path in found]
 
 
 def _fitting(pattern: str) -> list[Image]:
@@ -230,7 +224,9 @@ def made(name: str) -> nn.Module:
     return network
 
 
-def network_of(args: argparse.Namespace, device: torch.device) -> tuple[YNetwork, Setting]:
+def network_of(
+    args: argparse.Namespace, weights: SourceFile | None, device: torch.device
+) -> tuple[YNetwork, Setting]:
     """The network that was asked for, wrapped, on the device; and how it adapts."""
     if (args.backbone is None) == (args.model is None):
         raise UserError("give either --backbone, a network of the paper, or --model, your own")
@@ -240,17 +236,19 @@ def network_of(args: argparse.Namespace, device: torch.device) -> tuple[YNetwork
         protocol = replace(protocol, running_from=args.running_from)
     if args.backbone is None:
         protocol = replace(protocol, view=View(size=args.size or View.size))
-        ynet = _own(args, protocol, device)
-    elif args.weights is None:
+        ynet = _own(args, weights, protocol, device)
+    elif weights is None:
         raise UserError("no --weights: give a checkpoint of that backbone; weights/README.md lists them")
     elif args.features is not None or args.size is not None:
         raise UserError("--features and --size belong to --model: a network of the paper knows its own")
     else:
-        ynet = inputs.network(args.backbone, args.weights, device).wrap(protocol)
+        ynet = inputs.network(args.backbone, weights, device).wrap(protocol)
     return ynet, Setting(protocol, ynet.cut.with_default_adapt(method))
 
 
-def _own(args: argparse.Namespace, protocol: Protocol, device: torch.device) -> YNetwork:
+def _own(
+    args: argparse.Namespace, weights: SourceFile | None, protocol: Protocol, device: torch.device
+) -> YNetwork:
     """The Y of --model."""
     network = made(args.model)
     wrapped = isinstance(network, YNetwork)
@@ -263,8 +261,9 @@ def _own(args: argparse.Namespace, protocol: Protocol, device: torch.device) -> 
         raise UserError(
             f"no --features: name the module of {args.model} where the extractor ends; its parts are {parts}"
         )
-    if args.weights is not None:
-        load_weights(network.network if wrapped else network, located(args.weights))
+    if weights is not None:
+        weights.verify()
+        load_weights(network.network if wrapped else network, weights.path)
     network.to(device, memory_format=torch.channels_last)
     return network if wrapped else wrap(network, args.features, size=protocol.view.size)
 
@@ -405,19 +404,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     images, lists = collect(args.paths)
     json_file = None if args.json in (None, "-") else Path(args.json)
-    weights = [] if args.weights is None else [located(args.weights)]
+    weights = None if args.weights is None else located(args.weights)
     targets = [args.output, args.output.with_name(f"{args.output.name}.partial"), json_file]
-    check_targets(targets, [image.path for image in images] + lists + weights)
+    check_targets(targets, [image.path for image in images] + lists + ([weights.path] if weights else []))
     if args.resume and args.output.exists() and not targets[1].exists():
         print(f"{args.output} is complete: leave out --resume to score again")
         return 0 if read_columns(args.output, HEADER)["source_score"].all() else 1
     device = choose(args.device)
-    ynet, setting = network_of(args, device)
+    ynet, setting = network_of(args, weights, device)
     photographs = [Photograph(image.key, image.path, image.mos) for image in images]
     config = {
         "images": [image.name for image in images],
         "network": args.backbone or f"{args.model}:{args.features}",
-        "weights": file_sha256(weights[0]) if weights else None,
+        "weights": weights.sha256 if weights else None,
         **{name: getattr(args, name) for name in ("guard", "batch_size", "crops", "seed")},
         "method": asdict(setting.method),
         "protocol": asdict(setting.protocol),

@@ -125,11 +125,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     root = data_root(args.data_root)
     folder, weights = folder_of(DATASETS[args.dataset], root), located(args.weights)
     outputs = args.out / "study.json", args.out / "study.md"
-    check_targets(outputs, [weights], [root, folder])
+    check_targets(outputs, [weights.path], [root, folder])
     device = choose(args.device)
     reading = read(DATASETS[args.dataset], folder)
     backbone = BACKBONES[args.backbone]
-    network = inputs.network(args.backbone, str(weights), device)
+    network = inputs.network(args.backbone, weights, device)
     wanted = [
         row
         for row in rows(backbone.protocols["paper"], backbone.protocols["released"])

@@ -102,7 +102,9 @@ def initial(backbone: Backbone, init: str, seed: int) -> tuple[nn.Module, str]:
             return network, "random weights"
         path = found[-1]
     else:
-        path = located(init)
+        source = located(init)
+        source.verify()
+        path = source.path
     state = read_state_dict(path)
     if (
         "conv1.weight" in state and "layer4.0.conv1.weight" in state
@@ -110,7 +112,7 @@ def initial(backbone: Backbone, init: str, seed: int) -> tuple[nn.Module, str]:
         own = trunk.state_dict()
         fill(trunk, {key: state.get(key, value) for key, value in own.items()}, path)
     else:
-        fill(network, state, path)
+        fill(network, backbone.rename(state), path)
     return network, path.name
 
 
@@ -227,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = recipe_of(args, backbone, scratch=init == "random weights")
     check_size(network, recipe.view.size)
     protocol = backbone.protocols["paper"]
-    ynet = backbone.wrap(network, protocol).to(device, memory_format=torch.channels_last)
+    ynet = backbone.wrap(network, protocol).to(device).to(memory_format=torch.channels_last)
     config = {
         "backbone": args.backbone,
         "data": reading.record(),

@@ -1,6 +1,7 @@
 """Checkpoints: every format as it comes, files that try to run code, and downloads from a server that
 misbehaves."""
 
+import copyreg
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import types
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import resnet50
 
@@ -26,8 +28,9 @@ from common.system.errors import UserError
 from hyperiqa.model import HyperIQA
 from metaiqa.model import MetaIQA
 from scripts import convert_weights, download_weights
-from weights import manifest
+from weights import manifest, module_pickle
 from weights.loading import load_weights, read_state_dict
+from weights.networks import BACKBONES
 
 ROOT = Path(__file__).parent.parent
 FILE = np.random.default_rng(0).bytes(1_000_000)
@@ -80,7 +83,11 @@ def test_state_dicts_as_they_come(small, tmp_path):
     torch.save(
         {**halves, "epoch": 3, "optimizer_state_dict": optimiser.state_dict()}, tmp_path / "halves.pth"
     )
-    assert read_state_dict(tmp_path / "halves.pth").keys() == {"backbone.a", "transformer.b"}
+    found = BACKBONES["musiq"].rename(read_state_dict(tmp_path / "halves.pth"))
+    assert found.keys() == {"backbone.a", "transformer.b"}
+    target = tmp_path / "halves.safetensors"
+    assert convert_weights.main([str(tmp_path / "halves.pth"), str(target)]) == 0  # of whichever network
+    assert load_file(target).keys() == {"backbone.a", "transformer.b"}
 
 
 class PyiqaHyperNet(nn.Module):
@@ -118,7 +125,7 @@ def test_hyperiqa_under_iqa_pytorchs_names(tmp_path):
     theirs = PyiqaHyperNet()
     torch.save({"params": theirs.state_dict()}, tmp_path / "pyiqa.pth")
     ours = HyperIQA()
-    load_weights(ours, tmp_path / "pyiqa.pth")
+    load_weights(ours, tmp_path / "pyiqa.pth", BACKBONES["hyperiqa"].rename)
     assert torch.equal(ours.res.layer1[0].conv1.weight, theirs.base_model.layer1[0].conv1.weight)
     assert torch.equal(ours.res.lda4_fc.bias, theirs.lda_modules[3][2].bias)
     assert torch.equal(ours.fc4w_conv.weight, theirs.fc_w_modules[3].weight)
@@ -201,6 +208,74 @@ def test_nothing_in_a_pickle_runs(tmp_path, zipped, place, kind):
     assert not executed.exists()
 
 
+STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"  # of four numbers
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"K\0K\x04\x85K\x01\x85\x89NtR"
+INSTANCE = b"cthere\nIs.None\n)\x81"
+DEEP = b")" + b"\x85" * 3_000_000  # a tuple in a tuple in a tuple ...
+
+
+class Registered:
+    """A class that copyreg's registry knows, and keeps at hand once a pickle has named it."""
+
+    def __new__(cls):
+        raise AssertionError
+
+
+def crafted(path, opcodes):
+    """A checkpoint of whose pickle no tool would be the author."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x04" + opcodes)
+        archive.writestr("x/data/0", bytes(16))
+    return path
+
+
+@pytest.mark.parametrize(
+    "opcodes, message",
+    [
+        (b"cos\nsystem\nX\x04\0\0\0true\x85R.", "a call of os.system"),
+        (b"X\x02\0\0\0osX\x06\0\0\0system\x93X\x04\0\0\0true\x85R.", "a call of os.system"),
+        (
+            b"X\x0b\0\0\0collectionsX\x14\0\0\0OrderedDict.fromkeys\x93)R.",
+            "a call of collections.OrderedDict",
+        ),
+        (b"(X\x04\0\0\0trueios\nsystem\n.", "opcode INST"),
+        (b"(cos\nsystem\nX\x04\0\0\0trueo.", "opcode OBJ"),
+        (b"cthere\nIs.None\n)}\x92.", "opcode NEWOBJ_EX"),
+        (b"\x82\xf0)R.", "opcode EXT1"),
+        (b"\x83\xf0\0)\x81.", "opcode EXT2"),
+        (b"Pos.system\n.", "opcode PERSID"),
+        (b"X\x04\0\0\0execcos\nsystem\n\x86Q.", "an external exec"),
+        (TENSOR + b"(NNNNtb.", "a state for a Tensor"),
+        (b"cos\nsystem\n}X\x08\0\0\0__code__Nsb.", "a state for a Name"),
+        (TENSOR + b"K\0K\x01s.", "a Tensor in place of a dict"),
+        (TENSOR + b"(" + TENSOR + b"\x90.", "a Tensor in place of a set"),
+        (INSTANCE + b"}X\x06\0\0\0appendcos\nsystem\nsbX\x04\0\0\0truea.", "an? Instance in place of a list"),
+        (TENSOR.replace(b"K\0K\x04\x85", b"K\x01K\x04\x85") + b".", "outside its storage"),
+        (TENSOR.replace(b"K\x04\x85K\x01", b"J\xff\xff\xff\x7f\x85K\0") + b".", "outside its storage"),
+        (TENSOR.replace(b"K\x04\x85K\x01\x85", (TENSOR + b"\x85") * 2) + b".", "not of numbers"),
+        (b"}" + DEEP + b"Ns.", "a nested tuple"),
+        (b"cbuiltins\nset\n]" + DEEP + b"a\x85R.", "a nested tuple"),
+        ((INSTANCE + b"}X\x08\0\0\0_modules}X\x01\0\0\0k") * 9999 + b"N" + b"ssb" * 9999 + b".", "Recursion"),
+    ],
+)
+def test_a_crafted_pickle_is_refused(tmp_path, monkeypatch, opcodes, message):
+    monkeypatch.setitem(copyreg._extension_cache, 0xF0, Registered)
+    with pytest.raises(module_pickle.Refused, match=message):
+        module_pickle.read(crafted(tmp_path / "x.pt", opcodes))
+
+
+def test_a_state_is_only_kept(tmp_path):
+    """A stand-in keeps whatever attributes a file gives it, and none of them does anything."""
+    harm = b"}X\x0c\0\0\0__setstate__cos\nsystem\nsX\x09\0\0\0__class__cos\nsystem\nsb"
+    found = module_pickle.read(crafted(tmp_path / "x.pt", INSTANCE + harm + b"X\x04\0\0\0trueb."))
+    system = module_pickle.Name("os.system")
+    assert found.attributes == {"__setstate__": system, "__class__": system, "state": "true"}
+
+
+def test_a_memo_takes_no_more_memory_than_its_entries(tmp_path):
+    assert module_pickle.read(crafted(tmp_path / "x.pt", b"Nr\xff\xff\xff\x7f.")) is None
+
+
 def test_a_file_that_wraps_itself_ends(tmp_path):
     content = {"epoch": 1}
     content["model"] = content
@@ -260,8 +335,27 @@ def test_weights_by_name(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="scripts.download_weights tres-live_fb"):
         manifest.located("tres-live_fb")
     (tmp_path / "tres-live_fb.pth").touch()
-    assert manifest.located("tres-live_fb") == tmp_path / "tres-live_fb.pth"
-    assert manifest.located("some/file.pth") == Path("some/file.pth")
+    assert manifest.located("tres-live_fb").path == tmp_path / "tres-live_fb.pth"
+    assert manifest.located("some/file.pth") == manifest.SourceFile(Path("some/file.pth"))
+
+
+def test_a_checkpoint_by_name_is_the_one_that_is_known(monkeypatch, tmp_path):
+    monkeypatch.setattr(manifest, "FILES", tmp_path)
+    (tmp_path / "metaiqa-tid2013-kadid10k.pth").write_bytes(b"1")
+    source = manifest.located("metaiqa-tid2013-kadid10k")
+    source.verify("metaiqa")  # neither the manifest nor a download knows its sha256
+    with pytest.raises(UserError, match="a checkpoint of metaiqa, not of tres"):
+        source.verify("tres")
+    entry = {"file": source.path.name, "size": 1, "sha256": hashlib.sha256(b"2").hexdigest(), "source": ""}
+    (tmp_path / "lock.json").write_text(json.dumps({"metaiqa-tid2013-kadid10k": entry}))
+    with pytest.raises(UserError, match="download it again"):
+        source.verify("metaiqa")
+    (tmp_path / manifest.read()["musiq-resnet50"].file).write_bytes(b"1")
+    with pytest.raises(UserError, match="not 0676ba61 as musiq-resnet50"):
+        manifest.located("musiq-resnet50").verify()
+    with pytest.raises(UserError, match="of no network of the paper, not of musiq"):
+        manifest.located("musiq-resnet50").verify("musiq")
+    manifest.SourceFile(source.path).verify("tres")  # a file of the user's own
 
 
 # --- Downloads

@@ -1,4 +1,4 @@
-"""Files by HTTP that arrive whole, are what they should be, and are asked for once.
+"""Downloading checkpoints by HTTP: they arrive whole, are what they should be, and are asked for once.
 
 urllib does it: a client library would add a dependency for redirects and proxies, which urllib handles, while
 resuming, waiting and refusing wrong content would be written here all the same.
@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from common.system.device import file_sha256
@@ -34,25 +34,21 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses that may be gone on th
 
 @dataclass(frozen=True)
 class Patience:
-    """tries: attempts in a row without a new byte. wait: seconds before the second one, doubled each time up
-    to longest.
+    """How long a download is tried."""
 
-    timeout: seconds of silence after which a connection counts as cut.
-    """
-
-    tries: int = 5
-    wait: float = 2.0
-    longest: float = 120.0
-    timeout: float = 30.0
+    tries: int = 5  # attempts in a row without a new byte
+    wait: float = 2.0  # seconds before the second attempt, doubled each time
+    longest: float = 120.0  # seconds, the most that is waited before an attempt
+    timeout: float = 30.0  # seconds of silence after which a connection counts as cut
 
 
 @dataclass(frozen=True)
 class DownloadOutcome:
-    """state: "present", "downloaded", or "failed"; then reasons has one line per source."""
+    """What became of one checkpoint."""
 
-    state: str
-    sha256: str = ""
-    reasons: tuple[str, ...] = ()
+    state: str  # "present", "downloaded" or "failed"
+    sha256: str = ""  # of the file, where it is there
+    reasons: tuple[str, ...] = ()  # one line per source, where it failed
 
 
 class Failed(Exception):
@@ -74,8 +70,8 @@ def obtain(
     local: Path | None = None,
     patience: Patience = Patience(),
 ) -> DownloadOutcome:
-    """One checkpoint into a folder: from a local file, else from base_url/FILE, else from its own addresses
-    in order.
+    """Bring one checkpoint into a folder: from a local file, else from base_url/FILE, else from its own
+    addresses in order.
 
     Nothing happens where the file is there and right. Several processes may do this at once: the later ones
     wait.
@@ -112,36 +108,21 @@ def obtain(
 
 
 @contextmanager
-def locked(path: Path, poll: float = 0.2) -> Iterator[None]:
-    """Hold a lock between processes. The system lets go of it when a process ends, however it ends, so none
-    is ever stale."""
-    with path.open("a+b") as file:
-        waiting = False
-        while not _try_lock(file):
-            if not waiting:
-                print(f"another process has {path}: waiting for it", flush=True)
-                waiting = True
-            time.sleep(poll)
-        yield  # closing the file lets go
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock between processes.
 
-
-def _try_lock(file: BinaryIO) -> bool:
+    The system lets go of it when a process ends, however it ends, so none is ever stale.
+    """
+    lock = FileLock(path)
     try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (
-        BlockingIOError,
-        PermissionError,
-    ):  # of Unix and of Windows; anything else is no lock held elsewhere
-        return False
-    return True
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process has {path}: waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _present(entry: Checkpoint, target: Path) -> DownloadOutcome:
@@ -157,8 +138,10 @@ def _present(entry: Checkpoint, target: Path) -> DownloadOutcome:
 
 
 def _verify(entry: Checkpoint, path: Path, folder: Path) -> str:
-    """sha256 of a file that is what the manifest and an earlier download say; else it is removed if it is a
-    partial one."""
+    """Return the sha256 of a file that is what the manifest and an earlier download say.
+
+    Raises Failed for another one, which is removed if it is a partial file.
+    """
     size, sha256 = path.stat().st_size, file_sha256(path)
     recorded = lock(folder).get(entry.name, {}).get("sha256")
     if size == 0:
@@ -170,7 +153,10 @@ def _verify(entry: Checkpoint, path: Path, folder: Path) -> str:
     elif entry.sha256 is not None and not sha256.startswith(entry.sha256):
         fault = f"has sha256 {sha256[: len(entry.sha256)]}, not {entry.sha256}"
     elif recorded is not None and sha256 != recorded:
-        fault = f"is no longer the file of sha256 {recorded} that {folder / LOCK} has; if the change is meant, remove that entry"
+        fault = (
+            f"is no longer the file of sha256 {recorded} that {folder / LOCK} has; if the change is meant, "
+            "remove that entry"
+        )
     else:
         return sha256
     if path.suffix == ".part":
@@ -222,8 +208,10 @@ def _download(address: str, part: Path, entry: Checkpoint, patience: Patience) -
 
 
 def _attempt(address: str, part: Path, entry: Checkpoint, timeout: float) -> None:
-    """One connection. It goes on from a partial file only if the server confirms that the file is still the
-    same."""
+    """Download over one connection.
+
+    It goes on from a partial file only if the server confirms that the file is still the same.
+    """
     offset, notes = _resumable(address, part)
     if offset and offset == notes["total"]:
         return  # ended between its last byte and its name
@@ -268,7 +256,7 @@ def _attempt(address: str, part: Path, entry: Checkpoint, timeout: float) -> Non
         raise Passing(f"cut off at byte {length} of {total}")
 
 
-def _opened(request: urllib.request.Request, part: Path, timeout: float):
+def _opened(request: urllib.request.Request, part: Path, timeout: float) -> http.client.HTTPResponse:
     try:
         return urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -284,7 +272,7 @@ def _opened(request: urllib.request.Request, part: Path, timeout: float):
 
 
 def _resumable(address: str, part: Path) -> tuple[int, dict]:
-    """From which byte to go on, and what was noted of the file when its download began; 0 to start again."""
+    """Return from which byte to go on (0: start again), and what was noted when the download began."""
     try:
         notes = json.loads(_notes(part).read_text(encoding="utf-8"))
         resumable = notes["address"] == address and notes["validator"] and "total" in notes
@@ -297,13 +285,13 @@ RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 def _first(response: http.client.HTTPResponse) -> int | None:
-    """The byte with which a partial answer begins."""
+    """Return the byte with which a partial answer begins."""
     span = RANGE.fullmatch(response.headers.get("Content-Range", ""))
     return int(span[1]) if span else None
 
 
 def _total(response: http.client.HTTPResponse) -> int | None:
-    """Length of the whole file as the server has it, None if it does not say."""
+    """Return the length of the whole file as the server has it, None if it does not say."""
     if response.status == 206:
         span = RANGE.fullmatch(response.headers.get("Content-Range", ""))
         return int(span[2]) if span else None
@@ -312,7 +300,7 @@ def _total(response: http.client.HTTPResponse) -> int | None:
 
 
 def _validator(headers: http.client.HTTPMessage) -> str:
-    """What If-Range may hold: a strong ETag, else the time of the last change, else nothing."""
+    """Return what If-Range may hold: a strong ETag, else the time of the last change, else nothing."""
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
@@ -329,7 +317,10 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def _web_page(first: bytes) -> str:
-    """Title of an HTML page by its first bytes, empty for anything else. No checkpoint begins with <."""
+    """Return the title of an HTML page by its first bytes, empty for anything else.
+
+    No checkpoint begins with <.
+    """
     text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not re.match(rb"<(!doctype|html|head|\?xml|!--)", text, re.IGNORECASE):
         return ""

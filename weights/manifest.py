@@ -1,5 +1,4 @@
-"""The checkpoints that the project knows (manifest.json), where they come from, and the README that lists
-them.
+"""The checkpoints that the project knows (manifest.json), where they come from, and their README.
 
 python -m weights.manifest    # writes weights/README.md
 """
@@ -8,43 +7,40 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from common.system.cli import Parser
+from common.system.device import file_sha256
 from common.system.errors import UserError, command
 from common.system.output import whole_file
 
 HERE = Path(__file__).parent
 MANIFEST = HERE / "manifest.json"
+TEMPLATE = HERE / "README.md.in"  # {table} and {details} are filled in
 FILES = HERE / "files"  # where downloads go by default; git ignores it
 LOCK = "lock.json"  # beside the files: what was downloaded, with sha256
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One entry of the manifest.
-
-    backbone: None for a file that no network here reads. size: bytes, None where nobody could tell. sha256:
-    64 hex digits, the first ones where only those are known (at least 8), or None. constructor: the arguments
-    of the authors' constructor it was trained with, at which the networks here are fixed. addresses: in the
-    order in which they are tried.
-    """
+    """One entry of the manifest."""
 
     name: str
-    file: str
-    backbone: str | None
-    source_data: str
-    used_for: str
-    size: int | None
-    sha256: str | None
-    preprocessing: Mapping[str, object]
-    constructor: Mapping[str, object]
+    file: str  # its name in the folder of downloads
+    backbone: str | None  # None for a file that no network here reads
+    source_data: str  # what it was trained on
+    used_for: str  # which tables of the paper
+    size: int | None  # bytes, None where nobody could tell
+    sha256: str | None  # 64 hex digits, the first ones where only those are known (at least 8), or None
+    preprocessing: Mapping[str, object]  # of the images
+    constructor: Mapping[str, object]  # arguments it was trained with, at which the networks here are fixed
     licence: str
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...]  # in the order in which they are tried
     note: str
 
     def metadata(self) -> dict[str, str]:
-        """What should travel with the weights, as safetensors stores it: text to text."""
+        """Return what should travel with the weights, as safetensors stores it: text to text."""
         fields = ("name", "backbone", "source_data", "licence", "note")
         found = {name: str(getattr(self, name)) for name in fields if getattr(self, name)}
         return found | {
@@ -54,8 +50,38 @@ class Checkpoint:
         }
 
 
+@dataclass(frozen=True)
+class SourceFile:
+    """A checkpoint that a command was asked for."""
+
+    path: Path
+    entry: Checkpoint | None = None  # of the manifest, where the checkpoint was asked for by name
+
+    @cached_property
+    def sha256(self) -> str:
+        """The file's own, computed when it is first asked for."""
+        return file_sha256(self.path)
+
+    def verify(self, backbone: str | None = None) -> None:
+        """Raise UserError where the manifest has the file for another network, or where it or the record of
+        the download (lock.json) has another sha256."""
+        if self.entry is None:
+            return
+        name = self.entry.name
+        if backbone is not None and backbone != self.entry.backbone:
+            network = self.entry.backbone or "no network of the paper"
+            raise UserError(f"{name} is a checkpoint of {network}, not of {backbone}: choose another one")
+        recorded = lock(self.path.parent).get(name, {}).get("sha256")
+        for known in (self.entry.sha256, recorded):
+            if known is not None and not self.sha256.startswith(known):
+                raise UserError(
+                    f"{self.path} has sha256 {self.sha256[: len(known)]}, not {known} as {name} has: "
+                    "remove it and download it again"
+                )
+
+
 def read(path: Path = MANIFEST) -> dict[str, Checkpoint]:
-    """The manifest by name. Raises UserError that names the entry which is wrong."""
+    """Return the manifest by name. Raises UserError that names the entry which is wrong."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -76,36 +102,39 @@ def read(path: Path = MANIFEST) -> dict[str, Checkpoint]:
 
 
 def find(name: str, known: Mapping[str, Checkpoint]) -> Checkpoint:
-    """An entry by name. Raises UserError that lists the names."""
+    """Return an entry by name. Raises UserError that lists the names."""
     if name not in known:
         raise UserError(f"no weights are called {name!r}; there are {', '.join(known)}")
     return known[name]
 
 
-def located(name_or_file: str, folder: Path | None = None) -> Path:
-    """The checkpoint of a --weights option: a file, or the name of one that was downloaded.
+def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
+    """Return the checkpoint of a --weights option: a file, or the name of one that was downloaded.
 
-    Raises UserError with the command that downloads it.
+    folder: of the downloads, weights/files by default. Raises UserError with the command that downloads it.
     """
     known = read()
     if name_or_file not in known or Path(name_or_file).is_file():
-        return Path(name_or_file)
-    path = (FILES if folder is None else folder) / known[name_or_file].file
+        return SourceFile(Path(name_or_file))
+    entry = known[name_or_file]
+    path = (FILES if folder is None else folder) / entry.file
     if not path.is_file():
         raise UserError(f"{name_or_file} is not there yet: python -m scripts.download_weights {name_or_file}")
-    return path
+    return SourceFile(path, entry)
 
 
-def identified(sha256: str, folder: Path, known: Mapping[str, Checkpoint]) -> Checkpoint | None:
-    """The entry of a file by its sha256: by the manifest, or by what a download into its folder recorded."""
-    recorded = {entry["sha256"]: name for name, entry in lock(folder).items()}
-    by_manifest = (name for name, entry in known.items() if entry.sha256 and sha256.startswith(entry.sha256))
-    name = next(by_manifest, recorded.get(sha256))
-    return known.get(name)
+def identified(source: SourceFile, known: Mapping[str, Checkpoint]) -> Checkpoint | None:
+    """Return the entry of a file by its sha256: by the manifest's, or by what a download into its folder
+    recorded."""
+    recorded = {entry["sha256"]: name for name, entry in lock(source.path.parent).items()}
+    for entry in known.values():
+        if entry.sha256 and source.sha256.startswith(entry.sha256):
+            return entry
+    return known.get(recorded.get(source.sha256, ""))
 
 
 def lock(folder: Path) -> dict[str, dict]:
-    """What was downloaded into a folder: name -> {file, size, sha256, source}; empty if nothing was."""
+    """Return what was downloaded into a folder: name -> {file, size, sha256, source}; empty if nothing was."""
     path = folder / LOCK
     if not path.is_file():
         return {}
@@ -122,27 +151,28 @@ def lock(folder: Path) -> dict[str, dict]:
 
 
 def _address(source: Mapping[str, str]) -> str:
-    """The address of a source: that of Google Drive's download, past its question about large files, or one
-    as it stands."""
+    """Return the address of a source: as it stands, or that of Google Drive's download, past its question
+    about large files."""
     if "drive" in source:
         return f"https://drive.usercontent.google.com/download?id={source['drive']}&export=download&confirm=t"
     return source["url"]
 
 
 def page(address: str) -> str:
-    """The address at which a person downloads the same file with a browser."""
+    """Return the address at which a person downloads the same file with a browser."""
     drive = re.search(r"drive\.usercontent\.google\.com/download\?id=([\w-]+)", address)
     return f"https://drive.google.com/file/d/{drive[1]}/view" if drive else address
 
 
 def readme(known: Mapping[str, Checkpoint]) -> str:
-    """weights/README.md as the manifest has it."""
+    """Return weights/README.md as the manifest has it."""
     rows = [
-        f"| `{entry.name}` | {entry.backbone or '-'} | {entry.source_data} | {entry.used_for} | {_digits(entry.sha256)} |"
+        f"| `{entry.name}` | {entry.backbone or '-'} | {entry.source_data} | {entry.used_for} "
+        f"| {_digits(entry.sha256)} |"
         for entry in known.values()
     ]
     details = [_details(entry) for entry in known.values()]
-    return README.format(table="\n".join(rows), details="\n\n".join(details))
+    return TEMPLATE.read_text(encoding="utf-8").format(table="\n".join(rows), details="\n\n".join(details))
 
 
 def _digits(sha256: str | None) -> str:
@@ -165,55 +195,6 @@ def _details(entry: Checkpoint) -> str:
 
 def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-README = """<!-- Written by python -m weights.manifest from weights/manifest.json. -->
-# Weights
-
-| name | network | trained on | for | sha256 |
-|---|---|---|---|---|
-{table}
-
-None of these ships with the project; only the demo's own does, [demo/metaiqa.safetensors](demo/metaiqa.md);
-[docs/training.md](../docs/training.md) says how to train another. The addresses are those that the publishers of the files give,
-and have not been tried; the digits of a sha256 are those in which the names of the files end.
-
-## Get them
-
-```
-python -m scripts.download_weights --list
-python -m scripts.download_weights tres-live_fb musiq-live_fb
-python -m scripts.download_weights --all --base-url https://your.mirror/folder   # tried first; or $TTA_IQA_WEIGHTS_URL
-```
-
-Files go to `weights/files`, or to `--dest`. A download that was cut off goes on where it stopped, a second run does nothing, and
-a file gets its name only once its size and sha256 are right. Where the sha256 is not known, the one of the first download is
-printed and kept in `lock.json` beside the files, so that a change of the file at its source is noticed later.
-
-Google Drive limits how often a file is downloaded. If it says so, open the address in a browser and hand the file over:
-
-```
-python -m scripts.download_weights --from-file tres-live_fb=Downloads/fblive_TReS
-```
-
-## Use them
-
-```
-python -m scripts.reproduce_cell --backbone tres --weights tres-live_fb --dataset live_iqa
-```
-
-`--weights` takes a name of the table, once its file is in `weights/files`, or any file.
-Loading never executes code. State dicts of torch.save (bare, wrapped, of nn.DataParallel, or MUSIQ's two in one file),
-safetensors, and files that pickle a whole module all load. To keep a file that cannot hold code, with what is known of it:
-
-```
-python -m scripts.convert_weights weights/files/tres-live_fb.pth tres-live_fb.safetensors --backbone tres
-```
-
-## Each file
-
-{details}
-"""
 
 
 @command

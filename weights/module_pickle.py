@@ -1,26 +1,37 @@
-"""Checkpoints that pickle a whole nn.Module, read without running anything of theirs.
+"""Reading a checkpoint that pickles a whole nn.Module, without running anything of the file's.
 
 torch.load(weights_only=True) refuses such files, and in the older format it could not be told otherwise: they
-announce each class of module, with its source code, as an external object. Here every opcode is interpreted
-by hand, which Python's own unpickler does not allow for. A class becomes a name, an instance a bag of
-attributes; what rebuilds a tensor is done here; any other call is refused. Nothing is imported, so nothing of
-the file can run.
+announce each class of module, with its source code, as an external object. Here a class becomes a name, an
+instance its attributes alone; what rebuilds a tensor is done here; any other call is refused. Nothing is
+imported, so nothing of the file can run.
+
+The reader derives from the unpickler that is written in Python, pickle._Unpickler, since the one in C cannot
+be made as strict by overriding its methods:
+
+- Its BUILD calls `__setstate__` of, or sets attributes on, whatever the file puts there, a real Tensor for
+  example; its APPEND, SETITEM and ADDITEMS call methods of it.
+- Its EXT1, EXT2 and EXT4 may take a real class from a cache of copyreg, past find_class.
+- It reserves memory for the largest index that a PUT names: ten bytes of a file can ask for 32 GB.
+- It hashes a nested tuple as deep as the file likes, which ends in a crash of the process.
 """
 
 import io
 import math
 import os
+import pickle
 import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 MAGIC = 0x1950A86A20F9469CFC6C  # opens the format of torch.save before PyTorch 1.6
 DTYPES = {
@@ -37,6 +48,7 @@ DTYPES = {
 }
 
 MALFORMED = (
+    pickle.UnpicklingError,
     ValueError,
     TypeError,
     LookupError,
@@ -50,8 +62,10 @@ MALFORMED = (
 
 
 class Refused(Exception):
-    """The file asks for a call that rebuilds no tensor, or is not in a format of torch.save; the message says
-    which."""
+    """Raised for a file that asks for more than tensors, or is in no format of torch.save.
+
+    The message says which.
+    """
 
     def __init__(self, message: str):  # which quotes the file
         super().__init__("".join(letter if letter.isprintable() else "?" for letter in message)[:200])
@@ -59,29 +73,31 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Name:
-    """A class or function as the file names it; never looked up."""
+    """A class or function as the file names it; it is never looked up."""
 
-    path: str
+    path: str  # dotted
 
 
 @dataclass
-class Bag:
-    """An instance of some class: its name and what the file wants to be its attributes."""
+class Instance:
+    """An instance of some class, as the file describes it; the class is never looked up."""
 
-    kind: str
-    attributes: dict = field(default_factory=dict)
+    kind: str  # dotted name of its class
+    attributes: dict = field(default_factory=dict)  # what the file wants to be its attributes
 
 
 @dataclass
 class Storage:
-    """Memory of tensors, of one dtype. Its data comes with the pickle in one format, and after it in the
-    other."""
+    """The memory of one or more tensors, of one dtype.
 
-    data: Tensor
+    Its data comes with the pickle in the zip format, and after it in the older one.
+    """
+
+    data: Tensor  # flat
 
 
 def read(path: Path) -> object:
-    """What a file of torch.save holds, in either format, every nn.Module replaced by its state dict.
+    """Return what a file of torch.save holds, in either format, every nn.Module replaced by its state dict.
 
     Raises Refused for a call that rebuilds no tensor and for any other kind of file; OSError if it cannot be
     read.
@@ -97,15 +113,15 @@ def read(path: Path) -> object:
         raise Refused(f"no well-formed checkpoint ({type(error).__name__}: {error})") from None
 
 
-def state_dict(module: Bag) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of a module and of those below it, named as PyTorch names them."""
+def state_dict(module: Instance) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers of a module and of those below it, under PyTorch's names."""
     found: dict[str, Tensor] = {}
     _collect(module, "", found, ())
     return found
 
 
-def _collect(module: Bag, prefix: str, found: dict[str, Tensor], above: tuple[int, ...]) -> None:
-    if not isinstance(module, Bag) or id(module) in above:
+def _collect(module: Instance, prefix: str, found: dict[str, Tensor], above: tuple[int, ...]) -> None:
+    if not isinstance(module, Instance) or id(module) in above:
         raise Refused(f"{prefix or 'the module'} is no tree of modules")
     own = module.attributes
     for group in ("_parameters", "_buffers"):
@@ -118,7 +134,7 @@ def _collect(module: Bag, prefix: str, found: dict[str, Tensor], above: tuple[in
 
 
 def _without_modules(content: object) -> object:
-    if isinstance(content, Bag) and "_modules" in content.attributes:
+    if isinstance(content, Instance) and "_modules" in content.attributes:
         return state_dict(content)
     if isinstance(content, dict):
         return {key: _without_modules(value) for key, value in content.items()}
@@ -132,9 +148,8 @@ def _read_zip(file: BinaryIO) -> object:
             raise Refused("no archive of torch.save")
         folder = folders[0]
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise Refused(
-                "a compressed archive, which torch.save does not write"
-            )  # it could unpack to any size
+            # It could unpack to any size.
+            raise Refused("a compressed archive, which torch.save does not write")
         if folder + "byteorder" in archive.namelist() and archive.read(folder + "byteorder") != b"little":
             raise Refused("data of a big-endian machine")
         storages: dict[str, Storage] = {}
@@ -149,17 +164,17 @@ def _read_zip(file: BinaryIO) -> object:
                 )
             return storages[key]
 
-        return _interpret(io.BytesIO(archive.read(folder + "data.pkl")), storage)
+        return _Reader(io.BytesIO(archive.read(folder + "data.pkl")), storage).load()
 
 
 def _read_legacy(file: BinaryIO) -> object:
     def none(*_: object) -> Storage:
         raise Refused("a tensor in the header")
 
-    if _interpret(file, none) != MAGIC:
+    if _Reader(file, none).load() != MAGIC:
         raise Refused("no file of torch.save")
-    _interpret(file, none)  # version of the format; there was only one
-    system = _interpret(file, none)
+    _Reader(file, none).load()  # version of the format; there was only one
+    system = _Reader(file, none).load()
     if not (isinstance(system, dict) and system.get("little_endian")):
         raise Refused("data of a big-endian machine")
     size = os.fstat(file.fileno()).st_size
@@ -173,9 +188,9 @@ def _read_legacy(file: BinaryIO) -> object:
         whole = storages[key]
         return whole if view is None else Storage(whole.data[view[1] : view[1] + view[2]])
 
-    content = _interpret(file, storage)
-    keys = _interpret(file, none)
-    if not isinstance(keys, list) or set(keys) != storages.keys():
+    content = _Reader(file, storage).load()
+    keys = _Reader(file, none).load()
+    if not isinstance(keys, list) or set(_keys(keys)) != storages.keys():
         raise Refused("data of other storages than its tensors have")
     for key in keys:
         data = storages[key].data
@@ -188,104 +203,125 @@ def _read_legacy(file: BinaryIO) -> object:
     return content
 
 
-MARK = object()
-CONSTANTS: dict[str, Callable[[], object]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
-    "MARK": lambda: MARK,
-}
-LITERALS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"} | {
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-}
-GET, PUT = {"GET", "BINGET", "LONG_BINGET"}, {"PUT", "BINPUT", "LONG_BINPUT"}
-SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+OPCODES = {opcode.code: opcode.name for opcode in pickletools.opcodes}
+KEPT = (  # opcodes that pickle's own methods may carry out: none of them looks up, calls or fills an object
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
+    *(pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1, pickle.LONG4),
+    *(pickle.FLOAT, pickle.BINFLOAT, pickle.STRING, pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8),
+    *(pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET),
+    *(pickle.GET, pickle.BINGET, pickle.LONG_BINGET, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT),
+    *(pickle.MEMOIZE, pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID),
+)
 
 
-def _interpret(file: BinaryIO, storage: Callable[..., Storage]) -> object:
-    """Read one pickle up to its end. storage(dtype, key, numel, view) is asked for the memory of tensors."""
-    stack: list = []
-    memo: dict[int, object] = {}
+class _Dispatch(dict[int, Callable[..., None]]):
+    """The method that carries out each opcode; every other opcode is refused."""
 
-    def to_mark() -> list:
-        items = []
-        while (item := stack.pop()) is not MARK:
-            items.append(item)
-        return items[::-1]
-
-    def above(count: int) -> list:
-        items = [stack.pop() for _ in range(count)]
-        return items[::-1]
-
-    for code, argument, _ in pickletools.genops(file):
-        name = code.name
-        if name in LITERALS:
-            stack.append(argument)
-        elif name in CONSTANTS:
-            stack.append(CONSTANTS[name]())
-        elif name in GET:
-            stack.append(memo[int(argument)])
-        elif name in PUT:
-            memo[int(argument)] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in SHORT_TUPLES:
-            stack.append(tuple(above(SHORT_TUPLES[name])))
-        elif name in ("TUPLE", "LIST"):
-            stack.append({"TUPLE": tuple, "LIST": list}[name](to_mark()))
-        elif name == "DICT":
-            items = to_mark()
-            stack.append(dict(zip(items[::2], items[1::2])))
-        elif name in ("APPEND", "APPENDS"):
-            items = above(1) if name == "APPEND" else to_mark()
-            _expect(stack[-1], list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = above(2) if name == "SETITEM" else to_mark()
-            _expect(stack[-1], dict).update(zip(items[::2], items[1::2]))
-        elif name == "ADDITEMS":
-            items = to_mark()
-            _expect(stack[-1], set).update(items)
-        elif name == "GLOBAL":
-            stack.append(Name(argument.replace(" ", ".", 1)))
-        elif name == "STACK_GLOBAL":
-            stack.append(Name(".".join(_expect(part, str) for part in above(2))))
-        elif name == "BINPERSID":
-            stack.append(_external(_expect(stack.pop(), tuple), storage))
-        elif name == "REDUCE":
-            called, arguments = above(2)
-            stack.append(_call(_expect(called, Name), _expect(arguments, tuple)))
-        elif name == "NEWOBJ":
-            created, arguments = above(2)
-            path = _expect(created, Name).path
-            stack.append(_call(created, _expect(arguments, tuple)) if path in CALLS else Bag(path))
-        elif name == "BUILD":
-            state = stack.pop()
-            if isinstance(stack[-1], Bag):
-                stack[-1].attributes.update(state if isinstance(state, dict) else {"state": state})
-            elif not isinstance(
-                stack[-1], OrderedDict
-            ):  # whose attributes are notes on versions, read by nobody
-                raise Refused(f"a state for a {type(stack[-1]).__name__}")
-        elif name == "STOP":
-            return stack.pop()
-        elif name not in ("PROTO", "FRAME"):
-            raise Refused(f"the opcode {name}")
-    raise Refused("the end is missing")
+    def __missing__(self, code: int) -> Callable[..., None]:
+        raise Refused(f"the opcode {OPCODES[chr(code)]}")
 
 
-def _expect(value: object, kind: type):
+class _Reader(pickle._Unpickler):
+    """Reads one pickle up to its end, out of names, instances and tensors.
+
+    `storage` is called with (dtype, key, numel, view) for the memory of tensors.
+    """
+
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+
+    def __init__(self, file: BinaryIO, storage: Callable[..., Storage]):
+        super().__init__(
+            file, encoding="latin-1"
+        )  # whatever bytes Python 2 left in the source code of a class
+        self.storage = storage
+
+    def find_class(self, module: str, name: str) -> Name:
+        return Name(f"{module}.{name}")
+
+    def persistent_load(self, pid: object) -> Name | Storage:
+        return _external(_expect(pid, tuple), self.storage)
+
+    def load_append(self) -> None:
+        item = self.stack.pop()
+        _expect(self.stack[-1], list).append(item)
+
+    def load_appends(self) -> None:
+        items = self.pop_mark()
+        _expect(self.stack[-1], list).extend(items)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.stack.append(dict(zip(_keys(items[::2]), items[1::2], strict=True)))
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _expect(self.stack[-1], dict).update(zip(_keys([key]), [value]))
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        _expect(self.stack[-1], dict).update(zip(_keys(items[::2]), items[1::2], strict=True))
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        _expect(self.stack[-1], set).update(_keys(items))
+
+    def load_reduce(self) -> None:
+        arguments, called = self.stack.pop(), self.stack.pop()
+        self.stack.append(_call(_expect(called, Name), _expect(arguments, tuple)))
+
+    def load_newobj(self) -> None:
+        arguments, created = self.stack.pop(), self.stack.pop()
+        path = _expect(created, Name).path
+        self.stack.append(_call(created, _expect(arguments, tuple)) if path in CALLS else Instance(path))
+
+    def load_build(self) -> None:
+        state, built = self.stack.pop(), self.stack[-1]
+        if isinstance(built, Instance):
+            built.attributes.update(state if isinstance(state, dict) else {"state": state})
+        elif not isinstance(built, OrderedDict):  # whose attributes are notes on versions, read by nobody
+            raise Refused(f"a state for a {type(built).__name__}")
+
+    dispatch = _Dispatch(
+        {code[0]: pickle._Unpickler.dispatch[code[0]] for code in KEPT}
+        | {
+            pickle.APPEND[0]: load_append,
+            pickle.APPENDS[0]: load_appends,
+            pickle.DICT[0]: load_dict,
+            pickle.SETITEM[0]: load_setitem,
+            pickle.SETITEMS[0]: load_setitems,
+            pickle.ADDITEMS[0]: load_additems,
+            pickle.REDUCE[0]: load_reduce,
+            pickle.NEWOBJ[0]: load_newobj,
+            pickle.BUILD[0]: load_build,
+        }
+    )
+
+
+def _keys(keys: Iterable) -> list:
+    """Return the keys of a dict or set as they are.
+
+    Raises Refused for a tuple of tuples: hashing goes down without any limit, and a deep one would end in a
+    crash.
+    """
+    found = list(keys)
+    if any(isinstance(key, tuple) and any(isinstance(part, tuple) for part in key) for key in found):
+        raise Refused("a nested tuple as a key")
+    return found
+
+
+def _expect(value: object, kind: type[T]) -> T:
+    """Return the value, which must be of this type. Raises Refused for another."""
     if not isinstance(value, kind):
         raise Refused(f"a {type(value).__name__} in place of a {kind.__name__}")
     return value
 
 
 def _external(identity: tuple, storage: Callable[..., Storage]) -> Name | Storage:
-    """An external object: the class of a module (class, file, source code), or the memory of tensors."""
+    """Return an external object: the class of a module (class, file, source code), or memory of tensors."""
     what = _expect(identity[0], str)
     if what == "module":
         return _expect(identity[1], Name)
@@ -307,17 +343,19 @@ def _call(called: Name, arguments: tuple) -> object:
 def _tensor(
     storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
-    """A tensor on its storage, within its bounds. What may follow (gradient wanted, hooks) is of no use
-    here."""
+    """Return a tensor on its storage, within its bounds.
+
+    What may follow (gradient wanted, hooks) is of no use here.
+    """
     data = _expect(storage, Storage).data
+    if not all(isinstance(number, int) for number in (offset, *size, *stride)):
+        raise Refused("a tensor whose shape is not of numbers")
     last = offset + sum((side - 1) * step for side, step in zip(size, stride))
-    length = math.prod(size)  # more than its storage has would be one that repeats itself, to any size
-    if (
-        min((offset, *size, *stride)) < 0
-        or len(size) != len(stride)
-        or length > len(data)
-        or (length and last >= len(data))
-    ):
+    length = math.prod(size)
+    inside = (
+        min((offset, *size, *stride)) >= 0 and len(size) == len(stride) and (length == 0 or last < len(data))
+    )
+    if not inside or length > len(data):  # the second would repeat itself, to any size
         raise Refused("a tensor outside its storage")
     return data.as_strided(size, stride, offset)
 
@@ -326,12 +364,14 @@ def _parameter(data: Tensor, *_: object) -> Tensor:
     return _expect(data, Tensor)
 
 
-def _set(items: list = ()) -> set:
-    return set(items)
+def _set(items: Sequence = ()) -> set:
+    return set(_keys(items))
 
 
-def _ordered(items: list = ()) -> OrderedDict:
-    return OrderedDict(tuple(pair) for pair in items)
+def _ordered(items: Sequence = ()) -> OrderedDict:
+    pairs = [tuple(pair) for pair in items]
+    _keys(key for key, _ in pairs)
+    return OrderedDict(pairs)
 
 
 CALLS: Mapping[str, Callable] = {
@@ -339,9 +379,8 @@ CALLS: Mapping[str, Callable] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.nn.parameter.Parameter": _parameter,  # before PyTorch 0.4.1
-    "torch.nn.backends.thnn._get_thnn_function_backend": lambda: (
-        None
-    ),  # an attribute of every module before PyTorch 1.4
+    # An attribute of every module before PyTorch 1.4.
+    "torch.nn.backends.thnn._get_thnn_function_backend": lambda: None,
     "torch.Size": lambda *size: tuple(*size),
     "collections.OrderedDict": _ordered,
     "builtins.set": _set,

@@ -2,11 +2,17 @@
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class UserError(Exception):
     """Something the user can mend; the message says what is wrong and what to do about it."""
+
+
+def shown(names: Iterable[object]) -> str:
+    """Return the first three names, and how many more there are, as messages list them."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
