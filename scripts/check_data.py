@@ -3,44 +3,27 @@
 python -m scripts.check_data koniq10k live_iqa --data-root DIR --decode
 """
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image
-from tqdm import tqdm
-
-from common.photographs import Photograph, read_rgb
 from common.system.cli import Parser
 from common.system.errors import UserError, command, shown
 from data.catalogue import DATASETS, data_root, folder_of
-from data.dataset import Dataset, Reading, survey
+from data.check import Finding, check
 
-HEADER = (
-    "data set",
-    "folder",
-    "labels",
-    "images in",
-    "found",
-    "labelled",
-    "expected",
-    "scores",
-    "range",
-    "missing",
-    "unreadable",
-)
-
-
-@dataclass
-class Finding:
-    """row: cells of the table, from `folder` on. problems: what falls short and how to mend it, one line
-    each."""
-
-    dataset: Dataset
-    row: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+COLUMNS: dict[str, Callable[[Finding], str]] = {
+    "data set": lambda finding: finding.dataset.title,
+    "folder": lambda finding: finding.folder,
+    "labels": lambda finding: finding.labels,
+    "images in": lambda finding: finding.image_folders,
+    "found": lambda finding: finding.found,
+    "labelled": lambda finding: finding.labelled,
+    "expected": lambda finding: finding.expected,
+    "scores": lambda finding: finding.scores,
+    "range": lambda finding: finding.score_range,
+    "missing": lambda finding: finding.missing,
+    "unreadable": lambda finding: finding.unreadable,
+}
 
 
 def parser() -> Parser:
@@ -55,106 +38,10 @@ def parser() -> Parser:
     return found
 
 
-def check(dataset: Dataset, folder: Path, root: Path, decode: bool) -> Finding:
-    """The default subset against what is published. Nothing is written."""
-    finding = Finding(dataset)
-    try:
-        reading = survey(dataset, folder)
-    except UserError as error:
-        finding.row = [_relative(folder, root)] + ["-"] * (len(HEADER) - 2)
-        finding.problems = [str(error)]
-        return finding
-    unreadable = _unreadable(reading) if decode else None
-    column, scores = reading.labels.column, reading.published()
-    expected = dataset.subsets[reading.subset]
-    finding.row = [
-        _relative(folder, root),
-        _relative(reading.labels.file, reading.folder),
-        shown(_image_folders(reading)) or "-",
-        str(len(reading.photographs)),
-        str(len(scores) + len(reading.missing)),
-        "any" if expected is None else str(expected),
-        f"{column}, {dataset.direction}",
-        f"{min(scores):g} to {max(scores):g}" if scores else "-",
-        str(len(reading.missing)),
-        "not checked" if unreadable is None else str(len(unreadable)),
-    ]
-    finding.problems = _problems(reading, expected, scores, unreadable or [])
-    return finding
-
-
-def _problems(
-    reading: Reading, expected: int | None, scores: Sequence[float], unreadable: Sequence[str]
-) -> list[str]:
-    dataset, total = reading.dataset, len(scores) + len(reading.missing)
-    found = []
-    if expected is not None and total != expected:
-        found.append(
-            f"{reading.labels.file} labels {total} of {expected} expected images: get the whole file, see {dataset.source}"
-        )
-    if reading.missing:
-        found.append(
-            f"{len(reading.missing)} of {total} images are missing ({shown(reading.missing)}): unpack them below {reading.folder}"
-        )
-    limits = next(iter(dataset.columns.values()))
-    if limits is not None and scores and not (limits[0] <= min(scores) and max(scores) <= limits[1]):
-        found.append(
-            f"{reading.labels.file}: scores from {min(scores):g} to {max(scores):g} are not on the scale of {limits[0]:g} to "
-            f"{limits[1]:g}: is it the published file?"
-        )
-    if dataset.size is not None and (other := _other_size(reading)):
-        found.append(f"{other}, not {dataset.size[0]}x{dataset.size[1]}: get the edition of that size")
-    if unreadable:
-        found.append(
-            f"{len(unreadable)} images cannot be decoded ({shown(unreadable)}): unpack or download them again"
-        )
-    return found
-
-
-def _other_size(reading: Reading) -> str | None:
-    """The first image, where its size is another than published; opening does not decode."""
-    for photograph in reading.photographs[:1]:
-        try:
-            with Image.open(photograph.path) as image:
-                if image.size != reading.dataset.size:
-                    return f"{photograph.path} has {image.size[0]}x{image.size[1]} pixels"
-        except OSError:  # --decode names it
-            return None
-    return None
-
-
-def _unreadable(reading: Reading) -> list[str]:
-    def fails(photograph: Photograph) -> bool:
-        try:
-            read_rgb(photograph.path)
-        except UserError:
-            return True
-        return False
-
-    photographs = reading.photographs
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(
-            pool.map(fails, photographs),
-            total=len(photographs),
-            unit="image",
-            desc=reading.dataset.name,
-            disable=None,
-        )
-        return [photograph.key for photograph, failed in zip(photographs, bar) if failed]
-
-
-def _image_folders(reading: Reading) -> list[str]:
-    return sorted({_relative(photograph.path.parent, reading.folder) for photograph in reading.photographs})
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
-
-
 def table(findings: Sequence[Finding]) -> str:
-    """The findings as people read them, one data set per line."""
-    rows = [HEADER, *((finding.dataset.title, *finding.row) for finding in findings)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    """Return the findings as people read them, one data set per line."""
+    rows = [list(COLUMNS), *([text(finding) for text in COLUMNS.values()] for finding in findings)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
     )

@@ -23,7 +23,7 @@ from common.system.output import check_targets, whole_file, write_json
 from data import inputs
 from data.csv_folder import DATASET
 from data.dataset import read
-from scripts.make_demo_data import target_versions, write
+from data.demo import target_versions, write
 from weights.manifest import SourceFile
 from weights.networks import BACKBONES
 

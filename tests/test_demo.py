@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from data import demo as demo_data
 from data.csv_folder import DATASET
 from data.dataset import read
-from scripts import demo, make_demo_data, reproduce_cell, study
+from scripts import demo, reproduce_cell, study
 from weights.loading import load_weights
 from weights.networks import BACKBONES
 
@@ -18,8 +19,8 @@ from weights.networks import BACKBONES
 @pytest.fixture(scope="module")
 def few():
     """Of each target photograph the best and the worst copy."""
-    versions = list(make_demo_data.target_versions())
-    return [v for v in versions if v.name.endswith(("_00.png", f"_{make_demo_data.STEPS - 1:02d}.png"))]
+    versions = list(demo_data.target_versions())
+    return [v for v in versions if v.name.endswith(("_00.png", f"_{demo_data.STEPS - 1:02d}.png"))]
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +33,12 @@ def shown(few, tmp_path_factory):
 
 
 def test_the_data_come_out_the_same_every_time(few, tmp_path):
-    again = {v.name: v for v in make_demo_data.target_versions()}
+    again = {v.name: v for v in demo_data.target_versions()}
     assert all(np.array_equal(v.image, again[v.name].image) and v.mos == again[v.name].mos for v in few)
-    first = list(itertools.islice(make_demo_data.source_versions(), 45))
-    for one, two in zip(first, make_demo_data.source_versions()):
+    first = list(itertools.islice(demo_data.source_versions(), 45))
+    for one, two in zip(first, demo_data.source_versions()):
         assert one.name == two.name and np.array_equal(one.image, two.image)
-    assert not {v.reference for v in first} & set(make_demo_data.TARGET)
+    assert not {v.reference for v in first} & set(demo_data.TARGET)
     noisy = [v for v in first if v.kind == "noise"]
     assert [v.mos for v in noisy[:5]] == sorted((v.mos for v in noisy[:5]), reverse=True) and len(
         {v.mos for v in noisy}
@@ -99,11 +100,11 @@ def test_the_weights_are_a_network_of_the_card(tmp_path):
         "python -m scripts.train_source" in card and float(re.search(r"SROCC (\d\.\d+)", card).group(1)) > 0.6
     )
     clean, spoilt = (
-        torch.from_numpy(make_demo_data.degrade(image, "noise", severity, np.random.default_rng(0))).permute(
+        torch.from_numpy(demo_data.degrade(image, "noise", severity, np.random.default_rng(0))).permute(
             2, 0, 1
         )[None]
         / 255
-        for image in [make_demo_data.SOURCE["coffee"]()[:224, :224]]
+        for image in [demo_data.SOURCE["coffee"]()[:224, :224]]
         for severity in (1e-6, 0.08)
     )
     ynet = BACKBONES["metaiqa"].wrap(network, BACKBONES["metaiqa"].protocols["paper"])

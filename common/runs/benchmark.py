@@ -1,0 +1,87 @@
+"""How fast plain inference and test-time adaptation by rank+gc are, on random weights and images.
+
+The bound is 26 forward-equivalents per adapted image: 7 by the source (clean, and two levels of three
+distortions), 3 steps x 3 passes x (forward and backward to the input), and the answer.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from common.adapter import Adapter
+from common.batches import Batch
+from common.distortions import TYPES
+from common.protocols import METHODS
+from common.y import Backbone
+
+FORWARD_EQUIVALENTS = 1 + 2 * len(TYPES) + METHODS["rank+gc"].forwards
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast one network is; medians over the repeats."""
+
+    backbone: str
+    episodes: int  # at once
+    inference_images_per_second: float
+    adapted_images_per_second: float  # by rank+gc
+    bound_reached: float  # the second rate over the first / 26
+
+
+def random_batch(n: int) -> Batch:
+    """Return a batch of n random images of the usual size."""
+    clean = torch.rand(n, 3, 224, 224)
+    return Batch(
+        torch.arange(n), clean, torch.rand(len(TYPES), 2, n, 3, 224, 224), torch.zeros(n, dtype=torch.long), 0
+    )
+
+
+def seconds(work: Callable[[list[Batch]], object], batches: list[Batch], device: torch.device) -> float:
+    """Return the wall time of work on the batches, until the device has finished it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    work(batches)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def measure(
+    name: str,
+    backbone: Backbone,
+    episodes: Sequence[int],
+    batch_size: int,
+    repeats: int,
+    device: torch.device,
+) -> list[Rates]:
+    """Return the rates of one network for each number of episodes at once.
+
+    All kinds of work take turns in every repeat.
+    """
+    protocol = backbone.protocols["paper"]
+    ynet = backbone.wrap(backbone.network(), protocol).to(device).to(memory_format=torch.channels_last)
+    infer, adapt = (Adapter(ynet, protocol, METHODS[method]) for method in ("source", "rank+gc"))
+    batches = {e: [random_batch(batch_size) for _ in range(e)] for e in episodes}
+    clean = {
+        e: [batch._replace(pairs=batch.pairs[:0]) for batch in several] for e, several in batches.items()
+    }
+    times: dict[tuple[str, int], list[float]] = {
+        (kind, e): [] for e in episodes for kind in ("infer", "adapt")
+    }
+    for repeat in range(repeats + 1):  # the first is the warm-up
+        for e in episodes:
+            taken = seconds(infer, clean[e], device), seconds(adapt, batches[e], device)
+            if repeat:
+                times["infer", e].append(taken[0])
+                times["adapt", e].append(taken[1])
+    rates = []
+    for e in episodes:
+        inference, adapted = (
+            e * batch_size / statistics.median(times[kind, e]) for kind in ("infer", "adapt")
+        )
+        rates.append(Rates(name, e, inference, adapted, adapted * FORWARD_EQUIVALENTS / inference))
+    return rates
