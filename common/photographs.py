@@ -22,17 +22,16 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image to score. key: its name in the data set, from which its randomness is derived. mos: larger =
-    better, NaN where it is not known. group: its reference or scene, for splits without shared content; the
-    image itself where none is known. kind: its type of distortion, where the data set tells."""
+    """One image to score."""
 
-    key: str
+    key: str  # its name in the data set, from which its randomness is derived
     path: Path
-    mos: float = math.nan
-    group: str = ""
-    kind: str = ""
+    mos: float = math.nan  # larger = better, NaN where it is not known
+    group: str = ""  # reference or scene, for splits without shared content; the image itself if not known
+    kind: str = ""  # its type of distortion, where the data set tells
+    resize: tuple[int, int] | None = None  # (height, width) that its data set is brought to before the crop
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.key)
 
 
