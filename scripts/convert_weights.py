@@ -6,12 +6,9 @@ python -m scripts.convert_weights weights/files/tres-live_fb.pth tres-live_fb.sa
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from common.system.cli import Parser
 from common.system.errors import UserError, command
-from common.system.output import whole_path
-from weights.loading import fill, read_state_dict
+from weights.loading import fill, read_state_dict, save_weights
 from weights.manifest import SourceFile, identified, read
 from weights.networks import BACKBONES
 
@@ -28,7 +25,7 @@ def parser() -> Parser:
 
 
 def metadata(source: Path) -> dict[str, str]:
-    """What the new file says of itself: its source, and the manifest's entry if the sha256 is a known one."""
+    """Return what the new file says of itself: its source, and the manifest's entry if it has one."""
     file = SourceFile(source)
     entry = identified(file, read())
     return {"format": "pt", "source_file": source.name, "source_sha256": file.sha256} | (
@@ -52,10 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.backbone:
         fill(BACKBONES[args.backbone].network(), state, args.source)
         known["backbone"] = args.backbone
-    with whole_path(args.target) as temporary:
-        save_file(
-            {key: value.detach().clone().contiguous() for key, value in state.items()}, temporary, known
-        )
+    save_weights(args.target, state, known)
     print(f"{args.target}: {len(state)} tensors")
     for key, value in known.items():
         print(f"  {key}: {value}")

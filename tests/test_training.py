@@ -22,6 +22,7 @@ from common.views import View
 from common.y import YNetwork
 from scripts import reproduce_cell, train_source
 from tests.conftest import CUTS, SmallNet
+from weights.initial import initial_network
 from weights.networks import BACKBONES
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +90,7 @@ def test_a_network_learns_scores_of_scenes_that_it_never_saw(photographs, output
     ynet = small_y()
     run = trainer(ynet, photographs, recipe, output)
     *_, last = run.epochs()
-    scores = predict(ynet, run.parts.test, View(size=32), None, 0, 0)
+    scores = predict(ynet, run.parts.test, View(size=32), 0, 0)
     mos = np.array([p.mos for p in run.parts.test])
     assert np.corrcoef(scores, mos)[0, 1] > 0.7
     error = run.scale.mean + run.scale.scale * scores - mos
@@ -163,7 +164,7 @@ def test_meta_learning_moves_all_the_way_to_the_mean_of_its_tasks(photographs):
 def train_source_batches(run):
     from common.runs.training import TrainingViews, load
 
-    views = TrainingViews(run.parts.train, run.recipe, None)
+    views = TrainingViews(run.parts.train, run.recipe)
     return load(views, [run._keyed(0, batch) for batch in run._batches(0)], 0)
 
 
@@ -271,15 +272,15 @@ def test_imagenet_weights_are_used_where_the_user_has_them(folder, tmp_path, mon
     hub = tmp_path / "hub/checkpoints"
     hub.mkdir(parents=True)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    assert train_source.initial(backbone, "auto", 0)[1] == "random weights"
+    assert initial_network(backbone, "auto", 0)[1] == "random weights"
     with torch.random.fork_rng():
         torch.manual_seed(7)
         state = backbone.network().resnet_layer.state_dict()
     torch.save(state, hub / "resnet18-f37072fd.pth")
-    network, init = train_source.initial(backbone, "auto", 0)
+    network, init = initial_network(backbone, "auto", 0)
     assert init == "resnet18-f37072fd.pth"
     assert all(torch.equal(value, state[name]) for name, value in network.resnet_layer.state_dict().items())
-    again, _ = train_source.initial(backbone, "scratch", 0)
+    again, _ = initial_network(backbone, "scratch", 0)
     assert torch.equal(network.net.fc1.weight, again.net.fc1.weight)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common.system.errors import UserError, shown
+from common.system.output import whole_path
 from weights import module_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # names under which training code stores one
@@ -34,6 +35,21 @@ def load_weights(network: nn.Module, path: Path, rename: Rename = dict) -> None:
     Every entry must fit by name and shape. Raises UserError that names the entries which do not.
     """
     fill(network, rename(read_state_dict(path)), path)
+
+
+def save_weights(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str], half: bool = False
+) -> None:
+    """Write a state dict as safetensors, at once or not at all.
+
+    metadata: what the file says of itself. half: whether to store floating-point weights in half precision.
+    """
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().clone()
+        for name, tensor in state.items()
+    }
+    with whole_path(path) as temporary:
+        save_file({name: x.contiguous() for name, x in tensors.items()}, temporary, dict(metadata))
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

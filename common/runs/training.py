@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from common.batches import Batch, Views, batch_order, load
 from common.photographs import Photograph, read_rgb
 from common.runs.metrics import agreement
 from common.system.errors import UserError
+from common.system.output import whole_path
 from common.system.seeds import digest, generator
 from common.views import View
 from common.y import YNetwork
@@ -32,34 +33,36 @@ KEEP = 1 << 29  # bytes of decoded photographs that a loader process keeps
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. Whatever decides the result is here, so that two runs of one recipe on one set agree.
-
-    crops: random views of every photograph in an epoch. view: of training; validation sees the one of the
-    test. warmup: share of all steps. correlation: weight of that loss beside Huber's. tasks, inner_lr:
-    distortion types per step of `meta`, and the learning rate of its two inner steps.
-    """
+    """How to train. Whatever decides the result is here, so that two runs of one recipe on one set agree."""
 
     seed: int = 0
     epochs: int = 20
-    crops: int = 1
+    crops: int = 1  # random views of every photograph in an epoch
     batch_size: int = 32
-    view: View = field(default_factory=View)
-    lr: float = 1e-3
+    view: View = field(default_factory=View)  # of training; validation sees the one of the test
+    lr: float = 1e-3  # at its peak
     weight_decay: float = 0.05
-    warmup: float = 0.05
-    correlation: float = 1.0
-    amp: bool = False
-    meta: bool = False
-    tasks: int = 4
-    inner_lr: float = 1e-3
+    warmup: float = 0.05  # share of all steps
+    correlation: float = 1.0  # weight of the correlation loss beside Huber's
+    amp: bool = False  # bfloat16 where it is safe
+    meta: bool = False  # over distortion types
+    tasks: int = 4  # distortion types per step of `meta`
+    inner_lr: float = 1e-3  # learning rate of the two inner steps of `meta`
 
 
 class Parts(NamedTuple):
-    """Photographs to learn from, to choose the epoch by, and to measure on; no two parts share a group."""
+    """A data set in three parts, of which no two share a group."""
 
-    train: list[Photograph]
-    validation: list[Photograph]
-    test: list[Photograph]
+    train: list[Photograph]  # to learn from
+    validation: list[Photograph]  # to choose the epoch by
+    test: list[Photograph]  # to measure on
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Return what a result says of each part: the number of images, and the groups."""
+        return {
+            name: {"images": len(part), "groups": sorted({photograph.group for photograph in part})}
+            for name, part in self._asdict().items()
+        }
 
 
 @dataclass(frozen=True)
@@ -71,29 +74,75 @@ class Scale:
 
     @classmethod
     def of(cls, mos: np.ndarray, output: tuple[float, float]) -> "Scale":
-        """Such that the mean score has the first output, and one standard deviation above it the second
-        more."""
+        """Return the scale on which the mean score has the first output, and one standard deviation above it
+        the second more."""
         scale = float(mos.std()) / output[1]
         return cls(float(mos.mean()) - scale * output[0], scale)
 
 
 @dataclass
 class TrainingState:
-    """What a run has come to, all of it tensors and numbers. epoch: how many are done. best: of the
-    validation SROCC so far."""
+    """Where a run stands, all of it tensors and numbers."""
 
-    epoch: int
-    best: float
-    history: list[dict[str, float | None]]
-    network: dict[str, Tensor]
-    optimiser: dict
+    epoch: int  # how many are done
+    best: float  # of the validation SROCC so far, -inf where it was never defined
+    history: list[dict[str, float | None]]  # epoch, loss and validation_srocc of each epoch
+    network: dict[str, Tensor]  # state dict
+    optimiser: dict[str, Any]  # state dict
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last epoch is better than all before; the first one always is."""
+        *earlier, last = (row["validation_srocc"] for row in self.history)
+        known = [srocc for srocc in earlier if srocc is not None]
+        return not earlier or (last is not None and last > max(known, default=-math.inf))
+
+
+def save_state(path: Path, config: dict[str, Any], state: TrainingState, seconds: float) -> None:
+    """Write where a run of a configuration stands after so many seconds, at once or not at all."""
+    with whole_path(path) as temporary:
+        torch.save({"config": config, "progress": vars(state), "seconds": seconds}, temporary)
+
+
+def load_state(path: Path, config: dict[str, Any]) -> tuple[TrainingState, float] | None:
+    """Return where an interrupted run of this very configuration stood, and after how many seconds.
+
+    None where there was none. Raises UserError for a file of another configuration, or a damaged one.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        state, seconds = TrainingState(**found["progress"]), found["seconds"]
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: cannot be read; remove it to start again") from None
+    if found["config"] != config:
+        differing = sorted(name for name in config if found["config"].get(name) != config[name])
+        raise UserError(
+            f"{path} is of a run with another {', '.join(differing)}: repeat its command, "
+            "or leave out --resume"
+        )
+    return state, seconds
+
+
+def check_size(network: nn.Module, size: int) -> None:
+    """Raise UserError where the network cannot take images of this size."""
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, 3, size, size))
+    except (RuntimeError, ValueError):
+        raise UserError(
+            f"this network does not take images of {size} x {size}: leave out --view-size"
+        ) from None
 
 
 def disjoint(
     photographs: Sequence[Photograph], seed: int, shares: tuple[float, float] = (0.15, 0.15)
 ) -> Parts:
-    """Split by group, at random by the seed. shares: of the groups for validation and test, each at least one
-    group."""
+    """Split by group, at random by the seed.
+
+    shares: of the groups for validation and test, each at least one group.
+    """
     groups = sorted(
         {photograph.group for photograph in photographs}, key=lambda group: digest(seed, "split", group)
     )
@@ -109,15 +158,17 @@ def disjoint(
 
 
 def quality_loss(scores: Tensor, target: Tensor, correlation: float = 1.0) -> Tensor:
-    """Huber loss plus `correlation` times one minus Pearson's coefficient over the batch. scores, target:
-    (N,), standardised."""
+    """Return the Huber loss plus `correlation` times one minus Pearson's coefficient over the batch.
+
+    scores, target: (N,), standardised.
+    """
     a, b = scores - scores.mean(), target - target.mean()
     pearson = (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-6)
     return F.huber_loss(scores, target) + correlation * (1 - pearson)
 
 
 def learning_rate(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak: rises linearly over the warm-up, then falls to zero as a cosine."""
+    """Return the share of the peak: it rises linearly over the warm-up, then falls to zero as a cosine."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising
@@ -125,14 +176,15 @@ def learning_rate(step: int, steps: int, warmup: float) -> float:
 
 
 def predict(
-    ynet: YNetwork, photographs: Sequence[Photograph], view: View, resize, seed: int, workers: int
+    ynet: YNetwork, photographs: Sequence[Photograph], view: View, seed: int, workers: int
 ) -> np.ndarray:
-    """Scores by the network in eval mode on one view of each photograph, (n,)."""
+    """Return the scores by the network in eval mode on one view of each photograph, (n,)."""
     ynet.network.eval()
     scores = np.empty(len(photographs))
-    views = Views(photographs, seed, view, resize=resize)
+    views = Views(photographs, seed, view, resize=photographs[0].resize)
     with torch.no_grad():
-        for batch in load(views, batch_order(photographs, seed, 8), workers):
+        batches: Iterator[Batch] = load(views, batch_order(photographs, seed, 8), workers)
+        for batch in batches:
             scores[batch.indices] = ynet.predict(ynet.normalised(batch.clean)).float().cpu()
     return scores
 
@@ -140,14 +192,15 @@ def predict(
 class TrainingViews(Dataset):
     """Views of photographs, by (seed of the view, index); what was decoded is kept while there is room."""
 
-    def __init__(self, photographs: Sequence[Photograph], recipe: Recipe, resize: tuple[int, int] | None):
-        self.photographs, self.recipe, self.resize = photographs, recipe, resize
+    def __init__(self, photographs: Sequence[Photograph], recipe: Recipe):
+        self.photographs, self.recipe = photographs, recipe
         self.decoded: dict[Path, np.ndarray] = {}
         self.room = KEEP
 
     def __getitem__(self, at: tuple[int, int]) -> tuple | UserError:
         seed, index = at
-        return Views(self.photographs, seed, self.recipe.view, resize=self.resize, read=self._read)[index]
+        resize = self.photographs[index].resize
+        return Views(self.photographs, seed, self.recipe.view, resize=resize, read=self._read)[index]
 
     def _read(self, path: Path) -> np.ndarray:
         if path not in self.decoded:
@@ -162,8 +215,8 @@ class TrainingViews(Dataset):
 class Trainer:
     """Trains the network of `ynet` on the photographs of `parts.train`.
 
-    output: what a mean score should come out as, and one standard deviation above it, less that. bar: told of
-    every batch.
+    output: what a mean score should come out as, and one standard deviation above it, less that.
+    bar: called after every batch.
     """
 
     def __init__(
@@ -174,18 +227,18 @@ class Trainer:
         *,
         output: tuple[float, float],
         test_view: View,
-        resize: tuple[int, int] | None = None,
         workers: int = 0,
         bar: Callable[[], object] = lambda: None,
     ):
         self.ynet, self.parts, self.recipe, self.output = ynet, parts, recipe, output
-        self.test_view, self.resize, self.workers, self.bar = test_view, resize, workers, bar
+        self.test_view, self.workers, self.bar = test_view, workers, bar
         self.device = next(ynet.parameters()).device
         mos = np.array([photograph.mos for photograph in parts.train])
         self.scale = Scale.of(mos, output)
         self.target = torch.from_numpy((mos - mos.mean()) / mos.std()).float()
         ynet.network.requires_grad_(True)
-        decayed, others = [], []
+        decayed: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for parameter in ynet.network.parameters():
             (decayed if parameter.ndim > 1 else others).append(parameter)
         groups = [
@@ -197,20 +250,22 @@ class Trainer:
 
     @property
     def steps(self) -> int:
-        """Batches of the whole run."""
+        """The number of batches of the whole run."""
         return self.recipe.epochs * self.per_epoch
 
     def epochs(self, start: TrainingState | None = None) -> Iterator[TrainingState]:
-        """Train, from `start` if given, and say after each epoch where it stands. The tensors yielded are the
-        live ones."""
+        """Train, from `start` if given, and yield after each epoch where the run stands.
+
+        The tensors yielded are the live ones.
+        """
         done, best, history = 0, -math.inf, []
         if start is not None:
             done, best, history = start.epoch, start.best, list(start.history)
             self.ynet.network.load_state_dict(start.network)
             self.optimiser.load_state_dict(start.optimiser)
         rest = range(done, self.recipe.epochs)
-        views = TrainingViews(self.parts.train, self.recipe, self.resize)
-        batches = load(
+        views = TrainingViews(self.parts.train, self.recipe)
+        batches: Iterator[Batch] = load(
             views,
             [self._keyed(epoch, batch) for epoch in rest for batch in self._batches(epoch)],
             self.workers,
@@ -225,9 +280,9 @@ class Trainer:
             )
 
     def validate(self) -> float | None:
-        """SROCC on the groups set apart for it."""
+        """Return the SROCC on the groups set apart for it, None where it is not defined."""
         photographs = self.parts.validation
-        scores = predict(self.ynet, photographs, self.test_view, self.resize, self.recipe.seed, self.workers)
+        scores = predict(self.ynet, photographs, self.test_view, self.recipe.seed, self.workers)
         if not np.isfinite(scores).all():
             raise UserError("training diverged: the scores are not finite; try a smaller --lr")
         return agreement(scores, np.array([photograph.mos for photograph in photographs]))["srocc"]
@@ -254,14 +309,15 @@ class Trainer:
         return int.from_bytes(digest(self.recipe.seed, purpose)[:7], "big")
 
     def _keyed(self, epoch: int, batch: Sequence[int]) -> list[tuple[int, int]]:
-        """For TrainingViews: the seed of the view and the index of the photograph, for each index into
-        `crops` passes."""
+        """Return the seed of the view and the index of the photograph, for each index into `crops` passes."""
         n = len(self.parts.train)
         return [(self._seed(f"epoch {epoch} crop {index // n}"), index % n) for index in batch]
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        """Indices into `crops` passes over the training set; what does not fill a batch waits for the
-        next."""
+        """Return batches of indices into `crops` passes over the training set.
+
+        What does not fill a batch is left for other epochs.
+        """
         recipe, n = self.recipe, len(self.parts.train)
         size = min(recipe.batch_size, n * recipe.crops)
         if recipe.meta:
@@ -270,7 +326,7 @@ class Trainer:
         return [part.tolist() for part in np.split(order, range(size, len(order), size)) if len(part) == size]
 
     def _task_batches(self, epoch: int, size: int) -> list[list[int]]:
-        """For each step `tasks` distortion types, and of each a support and a query batch."""
+        """Return for each step, of each of `tasks` distortion types, a support and a query batch."""
         recipe, n = self.recipe, len(self.parts.train)
         kinds = sorted({photograph.kind for photograph in self.parts.train} - {"", "original"})
         members = {
@@ -278,7 +334,8 @@ class Trainer:
         }
         if len(kinds) < 2:
             raise UserError(
-                "meta-learning needs the distortion type of every image, and at least two types: use --recipe plain"
+                "meta-learning needs the distortion type of every image, and at least two types: "
+                "use --recipe plain"
             )
         rng = generator(recipe.seed, f"tasks {epoch}")
         batches = []
