@@ -65,7 +65,9 @@ if __name__ == "__main__":
     torch.manual_seed(0)  # of the severities, the noise, and the head, which is random and never trained
     network, head = MetaIQA().eval(), nn.Linear(512, 256)
     network.load_state_dict(load_file(WEIGHTS))
-    images = [decode_image(f"{skimage.data_dir}/{name}.png")[:3, :224, :224] / 255 for name in PHOTOGRAPHS]
+    images = [
+        decode_image(f"{skimage.__path__[0]}/data/{name}.png")[:3, :224, :224] / 255 for name in PHOTOGRAPHS
+    ]
     levels = [(distort, level) for distort, *pair in DISTORTIONS for level in pair]
     copies = [
         distort(x, float(torch.empty(()).uniform_(*level))) for distort, level in levels for x in images

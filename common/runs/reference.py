@@ -178,7 +178,7 @@ def computed(reference: Reference, runs: Sequence[str]) -> Iterator[tuple[str, n
             )
     network, images = reference.network(), reference.images()
     ynet = reference.backbone.wrap(network, protocol)
-    chooses = "gaps" in reference.arrays or any(METHODS[run].rank for run in runs if run in METHODS)
+    chooses = "gaps" in reference.arrays or any(METHODS[run].types for run in runs if run in METHODS)
     source = score_source(ynet, images, protocol, chooses)
     yield "source", source.scores.numpy()
     if chooses:
