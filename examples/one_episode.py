@@ -65,18 +65,13 @@ if __name__ == "__main__":
     torch.manual_seed(0)  # of the severities, the noise, and the head, which is random and never trained
     network, head = MetaIQA().eval(), nn.Linear(512, 256)
     network.load_state_dict(load_file(WEIGHTS))
-    images = [
-        decode_image(f"{skimage.__path__[0]}/data/{name}.png")[:3, :224, :224] / 255 for name in PHOTOGRAPHS
-    ]
-    levels = [(distort, level) for distort, *pair in DISTORTIONS for level in pair]
-    copies = [
-        distort(x, float(torch.empty(()).uniform_(*level))) for distort, level in levels for x in images
-    ]
+    files = [f"{skimage.__path__[0]}/data/{name}.png" for name in PHOTOGRAPHS]
+    images = [decode_image(file)[:3, :224, :224] / 255 for file in files]
+    levels = [(f, torch.empty(8).uniform_(*level)) for f, *pair in DISTORTIONS for level in pair]
+    copies = [f(x, float(s)) for f, severities in levels for x, s in zip(images, severities)]
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet
     clean, pairs = (normalize(torch.stack(x), mean, std) for x in (images, copies))
     resnet = nn.Sequential(*list(network.resnet_layer.children())[:-2])
-    source, answer, *_ = one_episode(
-        network, resnet, head, clean, pairs.unflatten(0, (len(DISTORTIONS), 2, -1))
-    )
+    source, answer, *_ = one_episode(network, resnet, head, clean, pairs.unflatten(0, (3, 2, 8)))
     for name, before, after in zip(PHOTOGRAPHS, source, answer):
         print(f"{name:15s} source {before:.3f}  adapted {after:.3f}")
