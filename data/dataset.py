@@ -163,7 +163,7 @@ def survey(dataset: Dataset, folder: Path, subset: str | None = None, column: st
         )
     paths = files.locate([row.path for row in rows], dataset.whole_path)
     photographs = [
-        Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group, row.kind)
+        Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group, row.kind, dataset.resize)
         for row in rows
         if row.path in paths
     ]
