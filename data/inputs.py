@@ -1,6 +1,5 @@
 """Networks and images from the folders of this machine, as the commands ask for them."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -31,16 +30,11 @@ def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNe
     return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), record)
 
 
-def named_network(
-    sources: Mapping[str, SourceFile], backbone: str, name: str, device: torch.device
-) -> LoadedNetwork:
-    """Return a network with the weights of one of the checkpoints that a sweep has found, by name."""
-    return network(backbone, sources[name], device)
-
-
 def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> TargetImages:
-    """The photographs of a target below the data root. limit: only so many, those whose names have the
-    smallest hashes."""
+    """Return the photographs of a target below the data root.
+
+    limit: only so many, those whose names have the smallest hashes.
+    """
     dataset = DATASETS[target.dataset]
     reading = read(dataset, folder_of(dataset, root), target.subset, None, allow_missing)
     photographs = reading.photographs
@@ -54,7 +48,7 @@ def images(target: Target, limit: int | None, root: Path, allow_missing: bool = 
         raise UserError(
             f"{dataset.title}, {target}: {len(photographs)} images; a correlation needs at least 2"
         )
-    return TargetImages(photographs, dataset.resize, reading.record())
+    return TargetImages(photographs, reading.record())
 
 
 def published_size(target: Target) -> int:

@@ -2,24 +2,28 @@
 adaptation.
 
     python -m scripts.reproduce_cell --table 1 --backbone tres --dataset pipal --method rank+gc
-    python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth --method rank+gc
+    python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth
 
 The first stands it beside what the paper published; the second is any network on any data set.
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from common.distortions import TYPES
-from common.protocols import METHODS, Method, Protocol, Setting
-from common.runs.cell import run_cells, score_table, summary, with_std
-from common.runs.grid import PAPER_PLACES, Cell, Entry, paper_grid, published
+from common.protocols import METHODS, Method, Protocol
+from common.runs.cell import run_cells
+from common.runs.grid import PAPER_PLACES, Cell, Entry, Target, paper_grid, place_of, published
+from common.runs.results import CellResult, Summary, metrics_table, summarise, write_scores
+from common.runs.sweep import Store
+from common.system import cli
 from common.system.cli import Parser, above_zero, natural, positive
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import UserError, command
-from common.system.output import check_targets, write_csv, write_json
+from common.system.output import check_targets, write_json
 from common.y import ADAPTABLE
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
@@ -32,6 +36,7 @@ TABLES = tuple(place for place in PAPER_PLACES if place.isdigit())
 
 
 def parser() -> Parser:
+    """Return the parser of the command."""
     found = Parser(
         prog="python -m scripts.reproduce_cell",
         description=__doc__.split("\n\n")[0],
@@ -39,43 +44,28 @@ def parser() -> Parser:
     found.add_argument(
         "--table", choices=TABLES, metavar="N", help="of the paper, 1 to 8: also print what was published"
     )
-    found.add_argument("--backbone", required=True, choices=BACKBONES)
-    found.add_argument("--dataset", default="csv", choices=DATASETS, help="default: csv")
-    found.add_argument(
-        "--data-root",
-        type=Path,
-        help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw",
-    )
-    found.add_argument("--subset", help="part of the data set; data/README.md lists them and the default")
-    found.add_argument(
-        "--score-column", help="where a data set has several; default: the one of the authors' code"
-    )
-    found.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="go without images that are not there, and record how many",
-    )
-    found.add_argument(
-        "--weights",
-        metavar="NAME|FILE",
-        help="checkpoint: a file, or a name of weights/README.md; default: that of the table",
-    )
-    found.add_argument(
-        "--weights-dir", type=Path, help="folder of checkpoints by name; default: weights/files"
-    )
+    cli.add_backbone(found, BACKBONES)
+    cli.add_dataset(found, DATASETS)
+    cli.add_data_root(found)
+    cli.add_subset(found)
+    cli.add_allow_missing(found)
+    cli.add_weights(found, default="that of the table")
+    cli.add_weights_dir(found)
     found.add_argument("--method", default="rank+gc", choices=METHODS, help="default: rank+gc")
-    found.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
-    found.add_argument(
-        "--seeds", default=5, type=positive, metavar="N", help="run seeds 0 to N-1; default: 5"
-    )
-    found.add_argument(
-        "--batch-size", default=8, type=positive, metavar="N", help="images of an episode; default: 8"
-    )
+    cli.add_protocol(found)
+    cli.add_seeds(found)
+    cli.add_batch_size(found)
     found.add_argument(
         "--episodes", type=positive, metavar="E", help="episodes at once; by device if left out"
     )
-    found.add_argument("--workers", type=natural, metavar="W", help="loader processes; by device if left out")
-    found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    cli.add_workers(found)
+    cli.add_device(found)
+    found.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="write the cell into DIR as a sweep does, for scripts.report",
+    )
     found.add_argument("--json", type=Path, metavar="OUT.json", help="write configuration and metrics here")
     found.add_argument("--scores", type=Path, metavar="OUT.csv", help="write the scores of every image here")
     ablation = found.add_argument_group("ablations", "what is left out is the method's or the protocol's own")
@@ -109,50 +99,38 @@ def parser() -> Parser:
 
 
 def settings(args: argparse.Namespace) -> tuple[Protocol, Method]:
-    """The protocol and the method with the ablations that were asked for."""
+    """Return the protocol and the method with the ablations that were asked for."""
 
-    def given(*names: str) -> dict:
+    def given(*names: str) -> dict[str, Any]:
         return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
+    backbone = BACKBONES[args.backbone]
     method = replace(METHODS[args.method], **given("distortion", "p", "groups", "niter"))
     if args.adapt is not None:
         method = replace(method, adapt=tuple(args.adapt.split("+")))
     if method.groups * method.p > 1:
         raise UserError(
-            f"{method.groups} groups of {method.p} of a batch do not fit into it: choose a smaller --p or fewer --groups"
+            f"{method.groups} groups of {method.p} of a batch do not fit into it: "
+            "choose a smaller --p or fewer --groups"
         )
     protocol = replace(
-        BACKBONES[args.backbone].protocols[args.protocol],
+        backbone.protocols[args.protocol],
         **given(
             "lr", "weight", "temperature", "group_form", "running_from", "answer_from", "leak_state", "cut"
         ),
     )
-    if method.statistics_only and protocol.running_from == "none":
-        raise UserError("bn-stats moves nothing with --running-from none: choose another")
+    if method.adapts and not method.takes_steps and protocol.running_from == "none":
+        raise UserError(f"{method.name} moves nothing with --running-from none: choose another")
     if args.cut is None and {"ln", "cls"} & set(method.adapt or ()):
         protocol = replace(protocol, cut="transformer")
-    return protocol, BACKBONES[args.backbone].cut(protocol).with_default_adapt(method)
-
-
-def table(result: dict) -> str:
-    """The result as people read it."""
-    rows = [f"{'':8s}  {'SROCC':>15s}  {'PLCC':>15s}  {'PLCC logistic':>15s}  {'KROCC':>15s}  {'RMSE':>15s}"]
-    for which in ("source", "adapted"):
-        cells = (
-            with_std(result[which][name], 4, "+-")
-            for name in ("srocc", "plcc", "plcc_logistic", "krocc", "rmse")
-        )
-        rows.append(f"{which:8s}  " + "  ".join(f"{cell:>15s}" for cell in cells))
-    gain = result["srocc_gain"]
-    if gain["interval_95"] is not None:
-        low, high = gain["interval_95"]
-        rows.append(f"gain in SROCC {gain['mean']:+.4f}, 95% interval over images {low:+.4f} to {high:+.4f}")
-    return "\n".join(rows)
+    return protocol, backbone.cut(protocol).with_default_adapt(method)
 
 
 def place_in(args: argparse.Namespace, protocol: Protocol, method: Method) -> Entry:
-    """The place of the paper's table that was asked for. Raises UserError if the table has none such, or more
-    than one."""
+    """Return the place of the paper's table that was asked for.
+
+    Raises UserError if the table has none such, or more than one.
+    """
     asked = (("--batch-size", args.batch_size == Cell.batch_size), ("--subset", args.subset is None))
     for option, usual in (*asked, ("--score-column", args.score_column is None)):
         if not usual:
@@ -168,112 +146,116 @@ def place_in(args: argparse.Namespace, protocol: Protocol, method: Method) -> En
         raise UserError(
             f"Table {args.table} has no cell of {args.backbone} on {args.dataset}: choose another"
         )
-    found = [entry for entry in row if _alike(entry.cell, protocol, method, args.cut)]
-    if not found:
-        settings = ", ".join(dict.fromkeys(entry.setting for entry in row))
-        raise UserError(
-            f"Table {args.table} has {settings} and not this method: choose --method and the ablations accordingly"
-        )
-    sources = sorted({entry.weights for entry in row})
-    if args.weights in read_manifest() or len(found) > 1:
-        found = [entry for entry in found if entry.weights == args.weights]
-    if not found:
-        raise UserError(
-            f"Table {args.table} on {args.dataset} is of {' and '.join(sources)}: give one as --weights"
-        )
-    return found[0]
+    weights = args.weights if args.weights in read_manifest() else None
+    return place_of(row, protocol, method, args.cut, weights)
 
 
-def _alike(cell: Cell, protocol: Protocol, method: Method, cut: str | None) -> bool:
-    """Whether a cell is what was asked for. cut: None where the table may say."""
-    named = replace(cell.method, name=method.name, adapt=method.adapt)
-    same = set(cell.method.adapt) == set(method.adapt) and named == method
-    return same and replace(cell.protocol, cut=protocol.cut if cut is None else cell.protocol.cut) == protocol
-
-
-def beside(entry: Entry, weights: Path, result: dict) -> str:
-    """Published and measured, as people read them."""
+def beside(entry: Entry, weights: Path, summary: Summary) -> str:
+    """Return published and measured values, as people read them."""
     rows = [
         f"Table {entry.place}, {entry.weights} on {entry.target}, {entry.setting}; measured with {weights}",
         f"{'':8s}  {'published':>10s}  {'measured':>15s}  {'difference':>10s}",
     ]
     for number in published():
         if number.key == entry.key:
-            measured = result["adapted"][number.metric]
-            difference = "" if measured["mean"] is None else f"{measured['mean'] - number.value:+.4f}"
+            measured = summary.adapted[number.metric]
+            difference = "" if measured.mean is None else f"{measured.mean - number.value:+.4f}"
             rows.append(
-                f"{number.metric.upper():8s}  {number.value:10.4f}  {with_std(measured, 4, '+-'):>15s}  {difference:>10s}"
+                f"{number.metric.upper():8s}  {number.value:10.4f}  {measured.text(4, '+-'):>15s}  "
+                f"{difference:>10s}"
             )
     return "\n".join(rows)
 
 
+def cell_of(args: argparse.Namespace) -> tuple[Cell, Entry | None]:
+    """Return the cell that was asked for, and its place in --table, if that was given."""
+    protocol, method = settings(args)
+    if args.table is not None:
+        place = place_in(args, protocol, method)
+        return place.cell, place
+    if args.weights is None:
+        raise UserError("no --weights: give a checkpoint, or the --table whose own it shall be")
+    target = Target(args.dataset, args.subset)
+    seeds = tuple(range(args.seeds))
+    return Cell(args.backbone, args.weights, target, method, protocol, seeds, args.batch_size), None
+
+
+def store_for(args: argparse.Namespace, cell: Cell) -> Store:
+    """Return the folder of --results, ready to be written to. Raises UserError where the cell is there."""
+    if args.score_column is not None:
+        raise UserError("--results holds cells by the usual score of a data set: leave out --score-column")
+    store = Store(args.results)
+    if store.done(cell):
+        raise UserError(f"{args.results / cell.id} is there already: move it, or choose other --results")
+    store.prepare()
+    return store
+
+
+def episodes_at_once(args: argparse.Namespace, cell: Cell, default: int) -> int:
+    """Return how many episodes run at once. Raises UserError where that would change the result."""
+    if not cell.setting.stateful:
+        return args.episodes or default
+    if (args.episodes or 1) > 1:
+        option = "--leak-state" if cell.protocol.leak_state else f"--method {cell.method.name}"
+        raise UserError(f"{option} passes state from one episode to the next: leave out --episodes")
+    return 1
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     args = parser().parse_args(argv)
-    protocol, method = settings(args)
-    place = None if args.table is None else place_in(args, protocol, method)
-    if place is not None:
-        protocol, method = place.cell.protocol, place.cell.method
-    elif args.weights is None:
-        raise UserError("no --weights: give a checkpoint, or the --table whose own it shall be")
+    cell, place = cell_of(args)
     root = data_root(args.data_root)
     folder = folder_of(DATASETS[args.dataset], root)
-    weights = located(args.weights or place.weights, args.weights_dir)
-    check_targets([args.json, args.scores], [weights.path], [root, folder])
+    weights = located(args.weights or cell.weights, args.weights_dir)
+    result_file = None if args.results is None else args.results / cell.id / "result.json"
+    check_targets([args.json, args.scores, result_file], [weights.path], [root, folder])
     device = choose(args.device)
-    setting = Setting(protocol, method)
-    episodes = args.episodes or (1 if setting.stateful else default_episodes(device))
-    if setting.stateful and episodes > 1:
-        option = "--leak-state" if protocol.leak_state else f"--method {method.name}"
-        raise UserError(f"{option} passes state from one episode to the next: leave out --episodes")
-    workers = default_workers(device) if args.workers is None else args.workers
+    at_once = episodes_at_once(args, cell, default_episodes(device))
     reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     photographs = reading.photographs
     network = inputs.network(args.backbone, weights, device)
+    store = None if args.results is None else store_for(args, cell)
     print(
-        f"{args.backbone}, {method.name}, protocol {args.protocol}, {len(photographs)} images, {args.seeds} seeds",
+        f"{args.backbone}, {cell.method.name}, protocol {args.protocol}, {len(photographs)} images, "
+        f"{args.seeds} seeds",
         flush=True,
     )
     print(
-        f"{reading.dataset.title}, subset {reading.subset}, {reading.labels.column} ({reading.dataset.direction})",
+        f"{reading.dataset.title}, subset {reading.subset}, {reading.labels.column} "
+        f"({reading.dataset.direction})",
         flush=True,
     )
     (scores,) = run_cells(
         network.wrap,
         photographs,
-        [setting],
-        seeds=range(args.seeds),
-        batch_size=args.batch_size,
-        at_once=episodes,
-        workers=workers,
-        resize=reading.dataset.resize,
+        [cell.setting],
+        seeds=cell.seeds,
+        batch_size=cell.batch_size,
+        at_once=at_once,
+        workers=default_workers(device) if args.workers is None else args.workers,
     )
-    result = {
-        "config": {
-            "backbone": args.backbone,
-            **reading.record(),
-            "weights": network.record,
-            "method": asdict(method),
-            "protocol": asdict(protocol),
-            "seeds": list(range(args.seeds)),
-            "batch_size": args.batch_size,
-            "episodes": episodes,
-            "workers": workers,
-            "device": str(device),
-        },
-        "environment": environment(device),
-        **summary(scores, photographs),
-    }
+    result = CellResult(
+        cell,
+        summarise(scores, photographs),
+        reading.record(),
+        network.record,
+        environment(device),
+        scores.seconds,
+    )
     if args.json:
-        write_json(args.json, result)
+        write_json(args.json, result.to_json())
     if args.scores:
-        write_csv(args.scores, *score_table(scores, photographs))
-    print(table(result))
+        write_scores(args.scores, scores, photographs)
+    if store is not None:
+        store.add(result, scores, photographs)
+    print(metrics_table(result.summary))
     if place is not None:
-        print(beside(place, weights.path, result))
+        print(beside(place, weights.path, result.summary))
     for note in (*reading.notes(), *scores.notes()):
         print(f"note: {note}")
-    print(f"{scores.seconds:.1f} s, {result['images_per_second']:.2f} images/s")
+    print(f"{scores.seconds:.1f} s, {result.images_per_second:.2f} images/s")
 
 
 if __name__ == "__main__":

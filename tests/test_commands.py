@@ -77,7 +77,7 @@ def test_a_cell(photographs, weights, tmp_path, capsys):
     ]
     assert all(float(row["loss_1"]) > 0 for row in rows.values())
     assert {row["distortion"] for row in rows.values()} <= {"blur", "compression", "noise"}
-    assert result["config"]["method"]["niter"] == 1 and len(result["config"]["weights"]["sha256"]) == 64
+    assert result["config"]["method"]["niter"] == 1 and len(result["config"]["weights_file"]["sha256"]) == 64
     for which in ("source", "adapted"):
         per_seed = [seed[which]["srocc"] for seed in result["seeds"]]
         for seed, srocc in enumerate(per_seed):
@@ -280,7 +280,10 @@ def test_the_benchmark_reports_rates(tmp_path, capsys):
 
 
 def test_losses_and_metrics_need_no_torchvision():
-    code = "import sys; sys.modules['torchvision'] = None; import common.losses, common.runs.metrics, common.adapter"
+    code = (
+        "import sys; sys.modules['torchvision'] = None; "
+        "import common.losses, common.runs.metrics, common.adapter"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -24,6 +24,7 @@ from common.runs.scoring import kept_order, score_batches
 from common.system.errors import UserError
 from common.views import View
 from common.wrap import wrap
+from data.collect import collect
 from data.csv_folder import DATASET
 from data.dataset import read
 from scripts import score_images
@@ -353,23 +354,23 @@ def test_an_image_is_the_same_however_it_is_given(folder, tmp_path):
     (tmp_path / "more/loop.png").symlink_to("loop.png")
     labels = folder / "labels.csv"
     labels.write_text("image_name,MOS\n" + "".join(f"{n:02}.png,{n}\n" for n in range(20)))
-    by_folder, _ = score_images.collect([str(folder)])
-    by_pattern, _ = score_images.collect([f"{folder}/**/*.png", str(folder)])
-    by_list, lists = score_images.collect([str(folder), str(labels)])
+    by_folder = collect([str(folder)]).photographs
+    by_pattern = collect([f"{folder}/**/*.png", str(folder)]).photographs
+    _, by_list, lists = collect([str(folder), str(labels)])
     assert (
         [image.key for image in by_folder]
         == [image.key for image in by_pattern]
         == [f"{n:02}.png" for n in range(20)]
     )
     assert [image.mos for image in by_list] == list(range(20)) and lists == [labels]
-    linked, _ = score_images.collect([str(tmp_path / "more")])
+    linked = collect([str(tmp_path / "more")]).photographs
     assert [image.key for image in linked] == [f"linked/{n:02}.png" for n in range(20)] + ["loop.png"]
     labels.write_text("image_name,MOS\n00.png,1\n00.png,2\n")
     with pytest.raises(UserError, match="named more than once"):
-        score_images.collect([str(labels)])
+        collect([str(labels)])
     labels.write_text("image_name,MOS\n00.png,good\n")
     with pytest.raises(UserError, match="MOS good"):
-        score_images.collect([str(labels)])
+        collect([str(labels)])
 
 
 def test_nothing_that_is_read_is_overwritten(folder, capsys):

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from common.runs.cell import forwards
+import tres.all_expt
+from common.runs.cell import Plan
 from common.runs.grid import PAPER_PLACES, Target, paper_grid, published
-from common.runs.sweep import Journal, Store, jobs, locked
+from common.runs.journal import Journal
+from common.runs.sweep import Store, jobs
 from common.system.errors import UserError
+from common.system.locks import locked
 from data import inputs
 from scripts import all_expt, report, reproduce_cell
 from tests import miniature
@@ -119,7 +122,7 @@ def test_jobs_share_what_can_be_shared():
     assert sum(len(job.cells) for job in work) == 2 * len(cells)
     assert len(work) == len({(job.cells[0].weights, job.cells[0].target, job.seed) for job in work})
     for job in work:
-        assert job.forwards <= sum(forwards([cell.setting]) for cell in job.cells)
+        assert job.forwards <= sum(Plan.of([cell.setting]).forwards for cell in job.cells)
 
 
 def begun(journal):
@@ -155,9 +158,9 @@ def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkey
     again."""
     append, options = Journal.append, miniature.options(root, tmp_path, *SOME)
 
-    def interrupted(journal, done):
-        append(journal, done)
-        if journal.path.stem == "1" and done.number == 2:
+    def interrupted(journal, number, batch):
+        append(journal, number, batch)
+        if journal.path.stem == "1" and number == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Journal, "append", interrupted)
@@ -311,6 +314,8 @@ def test_a_dry_run_on_an_empty_machine(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
     assert all_expt.main([]) == 2
     assert "IQA_DATA_ROOT" in capsys.readouterr().err
+    assert tres.all_expt.main(["--dry-run", "--weights-dir", str(tmp_path / "weights")]) == 0
+    assert "117 places, 92 cells" in capsys.readouterr().out
 
 
 def test_a_target_is_a_band_of_dmos_or_a_fixed_few(root):
@@ -383,3 +388,44 @@ def test_one_cell_beside_the_published_one(root, tmp_path, small, capsys):
     six = ["--table", "6", "--backbone", "tres", "--dataset", "pipal", "--seeds", "1", *weights, "--adapt"]
     for adapt, row in (("bn", "BN Only"), ("ln+bn", "BN+LN")):
         assert reproduce_cell.main([*six, adapt]) == 0 and row in capsys.readouterr().out
+
+
+def test_one_cell_is_reported_like_a_sweep(root, tmp_path, small, capsys):
+    """The command for one cell writes what the sweep writes, and the report shows it."""
+    places = ["--backbone", "tres", "--dataset", "pipal", "--method", "gc", "--seeds", "2", "--device", "cpu"]
+    files = ["--data-root", str(root / "data"), "--weights-dir", str(root / "weights")]
+    one, swept = tmp_path / "one", tmp_path / "swept"
+    cell = [*places, *files, "--weights", "tres-live_fb", "--results", str(one)]
+    assert reproduce_cell.main([*cell, "--json", str(tmp_path / "one.json")]) == 0
+    options = (
+        "--backbones",
+        "tres",
+        "--tables",
+        "2",
+        "--datasets",
+        "pipal",
+        "--methods",
+        "gc",
+        "--seeds",
+        "2",
+    )
+    assert all_expt.main(miniature.options(root, swept, *options)) == 0
+    assert content(one) == content(swept) and len(content(one)) == 2
+    assert content(one)[next(one.glob("*/result.json")).relative_to(one)] == (
+        (tmp_path / "one.json").read_bytes()
+    )
+    capsys.readouterr()
+    assert report.main([str(one), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]) == 0
+    assert capsys.readouterr().out.startswith("1 of 181 cells finished")
+    assert reproduce_cell.main(cell) == 2 and "is there already" in capsys.readouterr().err
+
+
+def test_a_network_is_imported_when_it_is_asked_for():
+    code = (
+        "import sys, argparse; from weights.networks import BACKBONES, CPU_SECONDS, NAMES; "
+        "argparse.ArgumentParser().add_argument('--backbone', choices=BACKBONES); "
+        "assert 'tres' in BACKBONES and tuple(BACKBONES) == tuple(CPU_SECONDS) == NAMES; "
+        "assert not set(NAMES) & set(sys.modules); BACKBONES['musiq']; "
+        "assert 'musiq.wrapper' in sys.modules and 'tres' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from common.protocols import METHODS, Method, Protocol, Setting
 from common.runs.cell_ids import cell_id
+from common.system.errors import UserError
 from common.y import Backbone
 
 PUBLISHED = Path(__file__).with_name("paper_tables.csv")
@@ -164,6 +165,39 @@ def _between(experiment: Experiment, bounds: Sequence[float]) -> Experiment:
     low, high = bounds
     targets = [replace(target, between=(low, high)) for target in experiment.targets]
     return replace(experiment, targets=targets)
+
+
+def place_of(
+    row: Sequence[Entry], protocol: Protocol, method: Method, cut: str | None, weights: str | None
+) -> Entry:
+    """Return the one place among several whose cell has this protocol and method.
+
+    row: places of one table and data set, of one network.
+    cut: where the extractor ends, or None where the table may say.
+    weights: name of the checkpoint, or None for any other file.
+
+    Raises UserError if there is none, or more than one.
+    """
+    table = place_name(row[0].place)
+    found = [entry for entry in row if _alike(entry.cell, protocol, method, cut)]
+    if not found:
+        settings = ", ".join(dict.fromkeys(entry.setting for entry in row))
+        raise UserError(
+            f"{table} has {settings} and not this method: choose --method and the ablations accordingly"
+        )
+    if weights is not None or len(found) > 1:
+        found = [entry for entry in found if entry.weights == weights]
+    if not found:
+        sources = " and ".join(sorted({entry.weights for entry in row}))
+        raise UserError(f"{table} on {row[0].target.dataset} is of {sources}: give one as --weights")
+    return found[0]
+
+
+def _alike(cell: Cell, protocol: Protocol, method: Method, cut: str | None) -> bool:
+    """Return whether a cell is what was asked for; cut: None where the table may say."""
+    named = replace(cell.method, name=method.name, adapt=method.adapt)
+    same = set(cell.method.adapt or ()) == set(method.adapt or ()) and named == method
+    return same and replace(cell.protocol, cut=protocol.cut if cut is None else cell.protocol.cut) == protocol
 
 
 def place_name(place: str) -> str:

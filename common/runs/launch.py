@@ -3,18 +3,17 @@
 import argparse
 import logging
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common.protocols import METHODS
-from common.runs.cell import forwards
+from common.runs.cell import Plan
 from common.runs.grid import (
     EXTRA_PLACE,
     PAPER_PLACES,
@@ -29,7 +28,8 @@ from common.runs.grid import (
 from common.runs.pool import run
 from common.runs.progress import Progress
 from common.runs.sweep import Job, LoadedNetwork, Store, TargetImages, Worker, jobs
-from common.system.cli import Parser, finite, natural, positive
+from common.system import cli
+from common.system.cli import Parser, as_typed
 from common.system.device import choose, default_workers, environment
 from common.system.errors import UserError, command
 from common.system.output import check_targets
@@ -48,31 +48,15 @@ class Inputs:
     data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
     images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
     published_size: Callable[[Target], int]  # number of images, by those who published the data set
-    checkpoint: Callable[[str, Path | None], Path]  # the file of a checkpoint, by name, in a folder
-    network: Callable[[str, str, torch.device, Path | None], LoadedNetwork]  # of backbone, weights, ...
+    checkpoint: Callable[[str, Path | None], Any]  # a checkpoint, by name, in a folder
+    network: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
     cpu_seconds: Mapping[str, float]  # of a forward pass of one image, by backbone
-
-
-def grid_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say which variant of the paper's grid is meant."""
-    parser.add_argument("--seeds", default=5, type=positive, metavar="N", help="seeds 0 to N-1; default: 5")
-    parser.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
-    parser.add_argument(
-        "--limit-images", type=positive, metavar="N", help="only N images of each data set, always the same"
-    )
-    parser.add_argument(
-        "--similar-dmos",
-        nargs=2,
-        type=finite,
-        default=SIMILAR_DMOS,
-        metavar=("LOW", "HIGH"),
-        help="bounds of Figure 4; default: 40 50",
-    )
 
 
 def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Parser:
     """Return the parser of the command; backbones: those that may be asked for."""
     places = (*PAPER_PLACES, EXTRA_PLACE)
+    low, high = SIMILAR_DMOS
     found = Parser(prog=prog, description=DESCRIPTION)
     found.add_argument(
         "--tables",
@@ -89,22 +73,29 @@ def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Pars
         "--datasets", nargs="+", choices=datasets, metavar="NAME", help="default: all that the tables name"
     )
     found.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that the tables name")
-    grid_options(found)
+    cli.add_seeds(found)
+    cli.add_protocol(found)
+    found.add_argument(
+        "--limit-images",
+        type=cli.positive,
+        metavar="N",
+        help="only N images of each data set, always the same",
+    )
+    found.add_argument(
+        "--similar-dmos",
+        nargs=2,
+        type=cli.finite,
+        default=SIMILAR_DMOS,
+        metavar=("LOW", "HIGH"),
+        help=f"bounds of Figure 4; default: {low:g} {high:g}",
+    )
     found.add_argument(
         "--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1"
     )
-    found.add_argument(
-        "--workers", type=natural, metavar="W", help="loader processes of each device; by device if left out"
-    )
-    found.add_argument(
-        "--data-root", type=Path, help="folder of the data sets; default: $IQA_DATA_ROOT, data/raw"
-    )
-    found.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="go without images that are not there, and record how many",
-    )
-    found.add_argument("--weights-dir", type=Path, help="folder of the checkpoints; default: weights/files")
+    cli.add_workers(found)
+    cli.add_data_root(found)
+    cli.add_allow_missing(found)
+    cli.add_weights_dir(found)
     found.add_argument("--results", type=Path, default=Path("results/paper"), help="default: results/paper")
     found.add_argument(
         "--dry-run", action="store_true", help="say what would be done, what is missing and what it costs"
@@ -136,6 +127,7 @@ class Survey:
 
     inputs: Inputs
     targets: dict[tuple[Target, int | None], TargetImages]  # by target and limit
+    sources: dict[str, Any]  # checkpoints by name
     missing: dict[str | tuple[Target, int | None], str]  # why a checkpoint (by name) or target cannot be had
 
     def reason(self, cell: Cell) -> str | None:
@@ -157,7 +149,7 @@ class Survey:
 
 def survey(cells: Iterable[Cell], inputs: Inputs, args: argparse.Namespace) -> Survey:
     """Look for every checkpoint and read every label file, once."""
-    found = Survey(inputs, {}, {})
+    found = Survey(inputs, {}, {}, {})
     for cell in cells:
         target = cell.target, cell.limit
         if target not in found.targets and target not in found.missing:
@@ -166,9 +158,9 @@ def survey(cells: Iterable[Cell], inputs: Inputs, args: argparse.Namespace) -> S
                 found.targets[target] = inputs.images(*target, root, args.allow_missing)
             except UserError as error:
                 found.missing[target] = str(error)
-        if cell.weights not in found.missing:
+        if cell.weights not in found.sources and cell.weights not in found.missing:
             try:
-                inputs.checkpoint(cell.weights, args.weights_dir)
+                found.sources[cell.weights] = inputs.checkpoint(cell.weights, args.weights_dir)
             except UserError as error:
                 found.missing[cell.weights] = str(error)
     return found
@@ -194,7 +186,7 @@ def plan(
         images += size
         views += size * len(job.cells)
         shared += size * job.forwards
-        alone += size * sum(forwards([cell.setting]) for cell in job.cells)
+        alone += size * sum(Plan.of([cell.setting]).forwards for cell in job.cells)
         seconds += found.seconds(job)
     failed = len(cells) - len(todo) - len(done)
     yield (
@@ -253,7 +245,7 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
         return 0
     store.prepare()
     log = _log(args.results / "logs")
-    log.info("%s %s", prog, shlex.join(sys.argv[1:] if argv is None else argv))
+    log.info("%s", as_typed(prog, argv))
     log.info("%s", environment(devices[0]))
     known_as = titles(places)
     _settle(cells, todo, found, store, known_as, log)
@@ -270,8 +262,8 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
             Worker,
             store,
             found.targets,
+            found.sources,
             inputs.network,
-            args.weights_dir,
             device,
             default_workers(device) if args.workers is None else args.workers,
         )

@@ -39,9 +39,7 @@ class Scores:
     seeds: Sequence[int]
     source: np.ndarray  # (S, n)
     adapted: np.ndarray  # (S, n)
-    choice: (
-        np.ndarray
-    )  # (S, n), index into TYPES of what the rank loss looked at; -1: at none, or at all of them
+    choice: np.ndarray  # (S, n), index into TYPES of what the rank loss looked at; -1: at none, or at all
     losses: np.ndarray  # (S, n, niter), of the photograph's episode after each step
     episodes: int = 0  # counts over all seeds
     group_left_out: int = 0
@@ -217,6 +215,25 @@ class Summary:
         )
 
 
+def metrics_table(summary: Summary) -> str:
+    """Return the metrics of source and adapted network, and the gain, as people read them on a terminal."""
+    names = {
+        "srocc": "SROCC",
+        "plcc": "PLCC",
+        "plcc_logistic": "PLCC logistic",
+        "krocc": "KROCC",
+        "rmse": "RMSE",
+    }
+    rows = [f"{'':8s}  " + "  ".join(f"{title:>15s}" for title in names.values())]
+    for which, metrics in (("source", summary.source), ("adapted", summary.adapted)):
+        rows.append(f"{which:8s}  " + "  ".join(f"{metrics[name].text(4, '+-'):>15s}" for name in names))
+    gain = summary.gain
+    if gain.mean is not None and gain.interval is not None:
+        low, high = gain.interval
+        rows.append(f"gain in SROCC {gain.mean:+.4f}, 95% interval over images {low:+.4f} to {high:+.4f}")
+    return "\n".join(rows)
+
+
 def summarise(scores: Scores, photographs: Sequence[Photograph]) -> Summary:
     """The metrics of every seed, and the gain in SROCC with its interval."""
     mos = np.array([photograph.mos for photograph in photographs])
@@ -370,6 +387,7 @@ def _from_json(kind: Any, value: Any) -> Any:
         return tuple(_from_json(None, item) for item in value)
     if isinstance(value, dict):
         options = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        wanted: Any
         (wanted,) = [option for option in options if dataclasses.is_dataclass(option)]
         hints = typing.get_type_hints(wanted)
         return wanted(**{name: _from_json(hints[name], item) for name, item in value.items()})

@@ -6,65 +6,61 @@ episodes lie in RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they e
 says why a cell failed. RESULTS/.work/locks keeps two sweeps from the same work.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from common.adapter import Outcome
 from common.batches import batch_order
 from common.photographs import Photograph
-from common.runs.cell import (
-    FinishedEpisode,
-    Scores,
-    episodes_of,
-    forwards,
-    score_table,
-    shared_inputs,
-    summary,
-)
+from common.runs.cell import FinishedEpisode, Plan, episodes_of, shared_inputs
 from common.runs.grid import Cell, Target
+from common.runs.journal import Journal
+from common.runs.results import (
+    FILES,
+    CellResult,
+    Failure,
+    Scores,
+    read_failure,
+    summarise,
+    write_failure,
+    write_result,
+)
 from common.system.device import default_episodes, environment
 from common.system.errors import UserError
-from common.system.output import write_csv, write_json
+from common.system.locks import locked
 from common.y import YNetwork
 
 
 @dataclass(frozen=True)
 class TargetImages:
-    """What a target is on this machine. record: what a result says of it."""
+    """The images of a target on this machine."""
 
     photographs: Sequence[Photograph]
-    resize: tuple[int, int] | None
-    record: dict
+    record: dict[str, Any]  # what a result says of them
 
     @cached_property
     def digest(self) -> str:
-        """Of the images' names, in their order, and of the sizes of their files."""
+        """Hash the images' names, in their order, and the sizes of their files."""
         listed = ((photograph.key, os.path.getsize(photograph.path)) for photograph in self.photographs)
         return hashlib.sha256(json.dumps(list(listed)).encode()).hexdigest()
 
 
-FILES = ("result.json", "run.json", "scores.csv")  # of a finished cell
-
-
 class LoadedNetwork(NamedTuple):
-    """A source on its device. wrap: the Y that a protocol asks for. record: what a result says of the
-    weights."""
+    """A source on its device."""
 
-    wrap: Callable[..., YNetwork]
-    record: dict
+    wrap: Callable[..., YNetwork]  # makes the Y that a protocol asks for
+    record: dict[str, str]  # what a result says of the weights: file, sha256
 
 
 @dataclass(frozen=True)
@@ -76,17 +72,18 @@ class Job:
 
     @property
     def name(self) -> str:
+        """What people call it."""
         first = self.cells[0]
         return f"{first.weights} on {first.target}, seed {self.seed}"
 
     @property
     def forwards(self) -> int:
         """Forward-equivalents per image."""
-        return forwards([cell.setting for cell in self.cells])
+        return Plan.of([cell.setting for cell in self.cells]).forwards
 
 
 def jobs(cells: Iterable[Cell]) -> list[Job]:
-    """Distinct cells, grouped by what they share; jobs of one network follow each other."""
+    """Group the distinct cells by what they share; the jobs of one network follow each other."""
     shared: dict[tuple, list[Cell]] = {}
     for cell in {cell.id: cell for cell in cells}.values():
         key = (
@@ -106,16 +103,24 @@ class Store:
         self.root = root
 
     def result(self, cell: Cell) -> Path:
+        """Return where the result of a cell is, once it is there."""
         return self.root / cell.id / "result.json"
 
     def failure(self, cell: Cell) -> Path:
+        """Return where it is told why a cell failed, if it did."""
         return self.root / "failed" / f"{cell.id}.json"
 
     def work(self, cell: Cell) -> Path:
+        """Return the folder of an unfinished cell."""
         return self.root / ".work" / cell.id
 
     def lock(self, name: str) -> Path:
+        """Return the file whose lock keeps two processes from the same work."""
         return self.root / ".work/locks" / name
+
+    def journal(self, cell: Cell, seed: int, inputs: Mapping[str, Any]) -> Journal:
+        """Return the journal of a cell's episodes for a seed, on these inputs; it is yet to be read."""
+        return Journal(self.work(cell) / f"{seed}.jsonl", inputs)
 
     def prepare(self) -> None:
         """Make the folders. Raises UserError where that cannot be."""
@@ -128,34 +133,43 @@ class Store:
             ) from None
 
     def done(self, cell: Cell) -> bool:
+        """Return whether all files of a finished cell are there."""
         return all((self.root / cell.id / name).is_file() for name in FILES)
 
     def failed(self, cell: Cell) -> bool:
+        """Return whether a cell was run and broke."""
         return self.failure(cell).exists()
 
     def fail(self, cell: Cell, reason: str) -> None:
-        write_json(self.failure(cell), {"reason": reason, "cell": asdict(cell)})
+        """Write why a cell failed."""
+        write_failure(self.failure(cell), Failure(cell, reason))
 
     def reason(self, cell: Cell) -> str:
-        """Why a cell is not done."""
-        try:
-            return json.loads(self.failure(cell).read_text(encoding="utf-8"))["reason"]
-        except FileNotFoundError:
+        """Return why a cell is not done."""
+        if not self.failed(cell):
             return "not finished; the same command goes on"
+        return read_failure(self.failure(cell)).reason
 
     def clear_failure(self, cell: Cell) -> None:
-        """A failed cell may be tried again."""
+        """Forget that a cell failed: it may be tried again."""
         with suppress(FileNotFoundError):
             self.failure(cell).unlink()
 
-    def journal(self, cell: Cell, seed: int, inputs: dict) -> "Journal":
-        return Journal(self.work(cell) / f"{seed}.jsonl", inputs, cell.setting.stateful)
+    def add(self, result: CellResult, scores: Scores, photographs: Sequence[Photograph]) -> None:
+        """Write the result of a cell, all of its files at once."""
+        with locked(self.lock(result.cell.id), wait=True):
+            self._write(result, scores, photographs)
+        self.clear(result.cell)
 
     def finish(
-        self, cell: Cell, images: TargetImages, network: LoadedNetwork, device: torch.device, inputs: dict
+        self,
+        cell: Cell,
+        images: TargetImages,
+        network: LoadedNetwork,
+        device: torch.device,
+        inputs: Mapping[str, Any],
     ) -> bool:
-        """Write the result of a cell, all of its files at once, if the journals of all its seeds are
-        complete."""
+        """Write the result of a cell if the journals of all its seeds are complete; return whether it did."""
         with locked(self.lock(cell.id), wait=True):
             if self.done(cell):
                 return False
@@ -164,26 +178,30 @@ class Store:
                 order = batch_order(images.photographs, seed, cell.batch_size)
                 journal = self.journal(cell, seed, inputs)
                 journal.read()
-                if len(journal.lines) < len(order):
+                if len(journal.batches) < len(order):
                     return False
-                for number, line in sorted(journal.lines.items()):
-                    scores.record(row, order[number], _outcome(line), line["enlarged"], line["seconds"])
-            found = summary(scores, images.photographs)
-            run = {name: found.pop(name) for name in ("seconds", "images_per_second")}
-            config = {"id": cell.id, **asdict(cell), "data": images.record, "weights_file": network.record}
-            folder = self.work(cell) / "result"
-            shutil.rmtree(folder, ignore_errors=True)
-            write_json(
-                folder / "result.json", {"config": config, "environment": environment(device), **found}
+                for number, batch in sorted(journal.batches.items()):
+                    scores.record(row, order[number], _outcome(batch), batch["enlarged"], batch["seconds"])
+            result = CellResult(
+                cell,
+                summarise(scores, images.photographs),
+                images.record,
+                network.record,
+                environment(device),
+                scores.seconds,
             )
-            write_json(
-                folder / "run.json", {**run, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-            )
-            write_csv(folder / "scores.csv", *score_table(scores, images.photographs))
-            shutil.rmtree(self.root / cell.id, ignore_errors=True)  # one that somebody took a file out of
-            os.rename(folder, self.root / cell.id)
+            self._write(result, scores, images.photographs)
         self.clear(cell)
         return True
+
+    def _write(self, result: CellResult, scores: Scores, photographs: Sequence[Photograph]) -> None:
+        """Write the files of a finished cell, whose lock is held."""
+        folder = self.work(result.cell) / "result"
+        shutil.rmtree(folder, ignore_errors=True)
+        write_result(folder, result, scores, photographs)
+        finished = self.root / result.cell.id
+        shutil.rmtree(finished, ignore_errors=True)  # one that somebody took a file out of
+        os.rename(folder, finished)
 
     def clear(self, cell: Cell) -> None:
         """Remove what a finished cell has no more use for."""
@@ -191,81 +209,8 @@ class Store:
         shutil.rmtree(self.work(cell), ignore_errors=True)
 
 
-@contextmanager
-def locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Whether nobody else has `path` locked, until the end of the block. The system unlocks it when a process
-    dies."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-class Journal:
-    """The finished episodes of one cell and seed, by number of the batch. A line that a kill cut short does
-    not count.
-
-    inputs: what the episodes depend on beside the cell; a journal of other inputs is started over. stateful:
-    an episode depends on those before it, so that an unfinished journal is of no use.
-    """
-
-    def __init__(self, path: Path, inputs: dict, stateful: bool):
-        self.path, self.inputs, self.stateful = path, inputs, stateful
-        self.lines: dict[int, dict] = {}
-        self.whole = 0  # bytes that are valid
-
-    def read(self) -> None:
-        """As far as its lines are whole."""
-        content = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        self.lines, self.whole = {}, 0
-        if not content or content[0] != _line(self.inputs):
-            return
-        self.whole = len(content[0])
-        for text in content[1:]:
-            try:
-                line = json.loads(text)
-            except ValueError:
-                return
-            if not text.endswith(b"\n"):
-                return
-            self.lines[line["batch"]] = line
-            self.whole += len(text)
-
-    @contextmanager
-    def opened(self, batches: int) -> Iterator["Journal"]:
-        """For writing, behind the last whole line."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.read()
-        if self.stateful and len(self.lines) < batches:
-            self.lines, self.whole = {}, 0
-        with self.path.open("ab") as self.file:
-            self.file.truncate(self.whole)
-            if not self.whole:
-                self.file.write(_line(self.inputs))
-                self.file.flush()
-            yield self
-
-    def append(self, done: FinishedEpisode) -> None:
-        """Once it returns, the end of this process does not lose the episode."""
-        outcome = done.outcome
-        line = {
-            "batch": done.number,
-            **{name: getattr(outcome, name).tolist() for name in _ARRAYS},
-            "group_left_out": outcome.group_left_out,
-            "fell_back": outcome.fell_back,
-            "enlarged": done.batch.enlarged,
-            "seconds": done.seconds,
-        }
-        self.file.write(_line(line))
-        self.file.flush()
-        self.lines[done.number] = line
-
-
-def _inputs(images: TargetImages, network: LoadedNetwork, device: torch.device) -> dict:
-    """What the episodes of a cell depend on, wherever it lies."""
+def _inputs(images: TargetImages, network: LoadedNetwork, device: torch.device) -> dict[str, Any]:
+    """Return what the episodes of a cell depend on beside the cell, wherever that lies."""
     data = {name: value for name, value in images.record.items() if name not in ("folder", "label_file")}
     versions = {name: value for name, value in environment(device).items() if name in ("commit", "torch")}
     return {
@@ -277,16 +222,26 @@ def _inputs(images: TargetImages, network: LoadedNetwork, device: torch.device) 
     }
 
 
-_ARRAYS = ("source", "adapted", "choice", "losses")
+def _batch(episode: FinishedEpisode) -> dict[str, Any]:
+    """Return a finished episode as the journal keeps it; `_outcome` is its inverse."""
+    outcome = episode.outcome
+    return {
+        "source": outcome.source.tolist(),
+        "adapted": outcome.adapted.tolist(),
+        "choice": outcome.choice.tolist(),
+        "losses": outcome.losses.tolist(),
+        "group_left_out": outcome.group_left_out,
+        "fell_back": outcome.fell_back,
+        "enlarged": episode.batch.enlarged,
+        "seconds": episode.seconds,
+    }
 
 
-def _line(value: dict) -> bytes:
-    return json.dumps(value).encode() + b"\n"
-
-
-def _outcome(line: dict) -> Outcome:
-    arrays = (torch.tensor(line[name], dtype=torch.float64) for name in _ARRAYS)
-    return Outcome(*arrays, line["group_left_out"], line["fell_back"])
+def _outcome(batch: Mapping[str, Any]) -> Outcome:
+    source, adapted, choice, losses = (
+        torch.tensor(batch[name], dtype=torch.float64) for name in ("source", "adapted", "choice", "losses")
+    )
+    return Outcome(source, adapted, choice, losses, batch["group_left_out"], batch["fell_back"])
 
 
 @dataclass(frozen=True)
@@ -331,8 +286,8 @@ class Worker:
 
     store: Store
     targets: Mapping[tuple[Target, int | None], TargetImages]  # images of every (target, limit)
-    load: Callable[[str, str, torch.device, Path | None], LoadedNetwork]  # backbone, weights, device, folder
-    weights_dir: Path | None  # the folder of the checkpoints, None for the usual one
+    sources: Mapping[str, Any]  # checkpoints by name, as `load` takes them
+    load: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
     device: torch.device
     workers: int  # loader processes
     tell: Callable[[Event], object]  # is told what happens
@@ -341,10 +296,10 @@ class Worker:
 
     def run(self, todo: Iterable[Job]) -> None:
         """Run what is left of the jobs. What another process is at comes last, and is waited for."""
-        elsewhere = []
+        elsewhere: list[Job] = []
         for job in todo:
             with ExitStack() as stack:
-                mine = []
+                mine: list[Job] = []
                 for cell in self._left(job.cells):
                     free = stack.enter_context(locked(self.store.lock(f"{cell.id}.{job.seed}"), wait=False))
                     (mine if free else elsewhere).append(Job((cell,), job.seed))
@@ -363,9 +318,7 @@ class Worker:
         try:
             self._episodes(cells, seed)
             return
-        except (
-            Exception
-        ) as error:  # of whatever kind: the other cells of the sweep have nothing to do with it
+        except Exception as error:  # of whatever kind: it has nothing to do with the sweep's other cells
             if len(cells) == 1:
                 known = isinstance(error, UserError)
                 reason = str(error) if known else f"{type(error).__name__}: {error}"
@@ -389,10 +342,14 @@ class Worker:
         job = Job(tuple(cells), seed)
         self.tell(JobStarted(job.name, first.backbone, len(images.photographs) * job.forwards))
         with ExitStack() as stack:
-            journals = [
-                stack.enter_context(self.store.journal(cell, seed, inputs).opened(batches)) for cell in cells
-            ]
-            found = episodes_of(
+            journals = []
+            for cell in cells:
+                journal = self.store.journal(cell, seed, inputs)
+                journal.read()
+                if cell.setting.stateful and len(journal.batches) < batches:
+                    journal.forget()  # an episode depends on the ones before it, whose state is not kept
+                journals.append(stack.enter_context(journal.opened()))
+            episodes = episodes_of(
                 network.wrap,
                 images.photographs,
                 settings,
@@ -400,12 +357,11 @@ class Worker:
                 batch_size=first.batch_size,
                 at_once=1 if settings[0].stateful else default_episodes(self.device),
                 workers=self.workers,
-                resize=images.resize,
-                finished=lambda setting, number: number in journals[setting].lines,
+                finished=lambda setting, number: number in journals[setting].batches,
                 tell=lambda what, size, work: self.tell(WorkDone(what, size * work)),
             )
-            for done in found:
-                journals[done.setting].append(done)
+            for episode in episodes:
+                journals[episode.setting].append(episode.number, _batch(episode))
         for cell in cells:
             if self.store.finish(cell, images, network, self.device, inputs):
                 self.tell(CellFinished(cell))
@@ -413,5 +369,5 @@ class Worker:
     def _network(self, backbone: str, weights: str) -> LoadedNetwork:
         if self.network is None or self.network[0] != (backbone, weights):
             self.network = None  # free the memory first
-            self.network = (backbone, weights), self.load(backbone, weights, self.device, self.weights_dir)
+            self.network = (backbone, weights), self.load(backbone, self.sources[weights], self.device)
         return self.network[1]

@@ -1,45 +1,138 @@
-"""Command lines: a parser whose complaints are one line, and types of arguments."""
+"""Command lines: a parser whose complaints are one line, options of several commands, types of arguments."""
 
 import argparse
 import math
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from common.system.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that leaves its complaints to common.system.errors.command."""
+    """An argument parser that leaves its complaints to `common.system.errors.command`."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
 
 
+def as_typed(prog: str, argv: Sequence[str] | None) -> str:
+    """Return the command as somebody would type it again; argv: None for that of this process."""
+    return f"{prog} {shlex.join(sys.argv[1:] if argv is None else argv)}"
+
+
+def add_backbone(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Add --backbone, which must be given; names: those to choose from."""
+    parser.add_argument("--backbone", required=True, choices=list(names))
+
+
+def add_weights(parser: argparse.ArgumentParser, required: bool = False, default: str = "") -> None:
+    """Add --weights; default: what is taken where it is left out, in words."""
+    parser.add_argument(
+        "--weights",
+        required=required,
+        metavar="NAME|FILE",
+        help="checkpoint: a file, or a name of weights/README.md" + (default and f"; default: {default}"),
+    )
+
+
+def add_weights_dir(parser: argparse.ArgumentParser) -> None:
+    """Add --weights-dir, where checkpoints are found by name."""
+    parser.add_argument(
+        "--weights-dir", type=Path, help="folder of checkpoints by name; default: weights/files"
+    )
+
+
+def add_dataset(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Add --dataset; names: those to choose from, with "csv" among them."""
+    parser.add_argument("--dataset", default="csv", choices=list(names), help="default: csv")
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    """Add --data-root, where the data sets are found."""
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        help="folder of the data sets, or of one alone; default: $IQA_DATA_ROOT, data/raw",
+    )
+
+
+def add_subset(parser: argparse.ArgumentParser) -> None:
+    """Add --subset and --score-column, which part of a data set, and which of its scores."""
+    parser.add_argument("--subset", help="part of the data set; data/README.md lists them and the default")
+    parser.add_argument(
+        "--score-column", help="where a data set has several; default: the one of the authors' code"
+    )
+
+
+def add_allow_missing(parser: argparse.ArgumentParser) -> None:
+    """Add --allow-missing."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="go without images that are not there, and record how many",
+    )
+
+
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    """Add --protocol."""
+    parser.add_argument("--protocol", default="paper", choices=("paper", "released"), help="default: paper")
+
+
+def add_seeds(parser: argparse.ArgumentParser, default: int = 5) -> None:
+    """Add --seeds, a number of seeds."""
+    parser.add_argument(
+        "--seeds", default=default, type=positive, metavar="N", help=f"run seeds 0 to N-1; default: {default}"
+    )
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Add --batch-size."""
+    parser.add_argument(
+        "--batch-size", default=8, type=positive, metavar="N", help="images of an episode; default: 8"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device, for `common.system.device.choose`."""
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add --workers, the number of loader processes; None: `common.system.device.default_workers`."""
+    parser.add_argument(
+        "--workers", type=natural, metavar="W", help="loader processes of a device; by device if left out"
+    )
+
+
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     return _at_least(1, text)
 
 
 def natural(text: str) -> int:
-    """A whole number of at least 0."""
+    """Parse a whole number of at least 0."""
     return _at_least(0, text)
 
 
 def above_zero(text: str) -> float:
-    """A finite number above 0."""
+    """Parse a finite number above 0."""
     if (value := finite(text)) <= 0:
         raise argparse.ArgumentTypeError("must be above 0")
     return value
 
 
 def seconds(text: str) -> float:
-    """A finite number of at least 0."""
+    """Parse a finite number of at least 0."""
     if (value := finite(text)) < 0:
         raise argparse.ArgumentTypeError("must not be negative")
     return value
 
 
 def finite(text: str) -> float:
-    """A finite number."""
+    """Parse a finite number."""
     try:
         value = float(text)
     except ValueError:

@@ -26,8 +26,10 @@ PACKAGES = (
 
 
 def choose(name: str) -> torch.device:
-    """A device by name; "auto" is CUDA where there is one, then MPS, then the CPU. Raises UserError if it is
-    not there."""
+    """Return a device by name; "auto" is CUDA where there is one, then MPS, then the CPU.
+
+    Raises UserError if it is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -42,21 +44,23 @@ def choose(name: str) -> torch.device:
 
 
 def default_episodes(device: torch.device) -> int:
-    """How many episodes at once. On a CPU one is fastest (docs/speed.md); a GPU is idle with a single batch
-    of 8."""
+    """Return how many episodes run at once.
+
+    On a CPU one is fastest (docs/speed.md); a GPU is idle with a single batch of 8.
+    """
     return 4 if device.type == "cuda" else 1
 
 
 def default_workers(device: torch.device) -> int:
-    """Loader processes: on a CPU they take cores from the network."""
+    """Return the number of loader processes: on a CPU they take cores from the network."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores) if device.type == "cuda" else min(2, cores - 1)
 
 
 @functools.cache
 def environment(device: torch.device) -> dict[str, str | int]:
-    """Versions, this code's own commit where it is a checkout, and hardware, for the result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    """Return versions, this code's own commit where it is a checkout, and hardware, for the result."""
+    found: dict[str, str | int] = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -80,7 +84,7 @@ def _commit() -> str | None:
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Return the hexadecimal SHA-256 of a file's content."""
     total = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -16,8 +16,10 @@ def shown(names: Iterable[object]) -> str:
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Turn main(argv=None) into a command line: 0 or its own status, 2 for a UserError, 130 for Ctrl-C. What
-    was being written when it stopped is not there."""
+    """Turn main(argv, ...) into a command line: 0 or its own status, 2 for a UserError, 130 for Ctrl-C.
+
+    What was being written when it stopped is not there.
+    """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None, *more: object) -> int:

@@ -13,8 +13,10 @@ from common.system.errors import UserError
 
 @contextmanager
 def whole_path(path: Path) -> Iterator[Path]:
-    """A place to write a file to, which gets its name only once it is complete; on any error nothing is left
-    behind."""
+    """Give a place to write a file to, which gets its name only once it is complete.
+
+    On any error nothing is left behind.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,22 +31,24 @@ def whole_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that gets its name only once it is complete; on any error nothing is left behind."""
-    options = {
-        "encoding": "utf-8",
-        "errors": "surrogateescape",
-    }  # a file's name need not be UTF-8, and is written as it is
-    with whole_path(path) as temporary, temporary.open("w", newline="", **options) as file:
+    """Open a text file that gets its name only once it is complete; on any error nothing is left behind."""
+    with (
+        whole_path(path) as temporary,
+        # A file's name need not be UTF-8, and is written as it is.
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         yield file
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a JSON file, whole or not at all. Raises ValueError for a NaN."""
     with whole_file(path) as file:
         json.dump(value, file, indent=2, allow_nan=False)
         file.write("\n")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file, whole or not at all."""
     with whole_file(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -52,8 +56,14 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def check_targets(targets: Sequence[Path | None], inputs: Sequence[Path], data: Sequence[Path] = ()) -> None:
-    """Refuse, before any work, files that cannot be written or would destroy something: an input, each other,
-    or what lies in the folders of data, which stay as they are."""
+    """Refuse, before any work, files that cannot be written or would destroy something.
+
+    targets: the files; None for one that was not asked for.
+    inputs: files that are read.
+    data: folders, or files in them, in which nothing is written.
+
+    Raises UserError.
+    """
     wanted = [target for target in targets if target is not None]
     for number, target in enumerate(wanted):
         real = target.resolve()
@@ -65,7 +75,8 @@ def check_targets(targets: Sequence[Path | None], inputs: Sequence[Path], data: 
             folder = (place.parent if place.is_file() else place).resolve()
             if real.is_relative_to(folder):
                 raise UserError(
-                    f"{target} lies in the data folder {folder}, where nothing is written: choose another place"
+                    f"{target} lies in the data folder {folder}, where nothing is written: "
+                    "choose another place"
                 )
         if real.exists() and not real.is_file():
             raise UserError(f"{target} is no ordinary file: give the name of one")

@@ -6,10 +6,10 @@ import numpy as np
 
 
 def digest(seed: int, purpose: str, key: str = "") -> bytes:
-    """32 bytes that depend on the three names alone."""
+    """Return 32 bytes that depend on the three names alone."""
     return hashlib.sha256(f"{seed}\0{purpose}\0{key}".encode(errors="surrogateescape")).digest()
 
 
 def generator(seed: int, purpose: str, key: str = "") -> np.random.Generator:
-    """A generator of its own for one purpose on one image."""
+    """Return a generator of its own for one purpose on one image."""
     return np.random.default_rng(np.frombuffer(digest(seed, purpose, key), dtype=np.uint32))

@@ -1,0 +1,74 @@
+"""The finished batches of a run, kept as they end, so that a run that was killed goes on behind them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+
+
+class Journal:
+    """A file of JSON lines that only grows: a header, and a line for each finished batch.
+
+    The header says what the batches depend on: batches of another header are not this run's. A line that a
+    kill cut short does not count, nor does what follows it.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]):
+        self.path = path
+        self.header = {"format": FORMAT, **json.loads(json.dumps(header))}  # as it will be read again
+        self.batches: dict[int, dict[str, Any]] = {}  # by number
+        self._whole = 0  # bytes that are valid
+
+    def read(self) -> bool:
+        """Take over the batches that the file holds; return False if it is of another header, or damaged."""
+        self.batches, self._whole = {}, 0
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        if not lines or not lines[0].endswith(b"\n"):
+            return True  # nothing was begun
+        if _value(lines[0]) != self.header:
+            return False
+        self._whole = len(lines[0])
+        for line in lines[1:]:
+            batch = _value(line)
+            if batch is None or "batch" not in batch:
+                break
+            self.batches[batch["batch"]] = batch
+            self._whole += len(line)
+        return True
+
+    def forget(self) -> None:
+        """Start over: the next opening drops what the file holds."""
+        self.batches, self._whole = {}, 0
+
+    @contextmanager
+    def opened(self) -> Iterator["Journal"]:
+        """Open the file for writing, behind the batches that are known."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as self._file:
+            self._file.truncate(self._whole)
+            if not self._whole:
+                self._write(self.header)
+            yield self
+
+    def append(self, number: int, batch: Mapping[str, Any]) -> None:
+        """Add a finished batch. Once this returns, the end of this process does not lose it."""
+        self.batches[number] = {"batch": number, **batch}
+        self._write(self.batches[number])
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        line = json.dumps(value).encode() + b"\n"
+        self._file.write(line)
+        self._file.flush()
+        self._whole += len(line)
+
+
+def _value(line: bytes) -> Any:
+    """Return the object of a whole line, None of another one."""
+    try:
+        value = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
