@@ -1,5 +1,7 @@
-"""How well scores agree with human opinion (Sec. 4.1). Scores and MOS: (n,), larger = better on both
-sides."""
+"""How well scores agree with human opinion (Sec. 4.1).
+
+Scores and MOS are (n,), and larger = better on both sides.
+"""
 
 import warnings
 
@@ -12,10 +14,9 @@ FEWEST = 10  # images that an interval is drawn from
 
 
 def agreement(scores: np.ndarray, mos: np.ndarray) -> dict[str, float | None]:
-    """SROCC, PLCC, PLCC after the 4-parameter logistic mapping, KROCC, and RMSE (in MOS units, after that
-    mapping).
+    """Return SROCC, PLCC, KROCC, and PLCC and RMSE (in MOS units) after the 4-parameter logistic mapping.
 
-    None where a value is not defined: constant scores, or a mapping that cannot be fitted.
+    A value is None where it is not defined: constant scores, or a mapping that cannot be fitted.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
@@ -31,26 +32,22 @@ def agreement(scores: np.ndarray, mos: np.ndarray) -> dict[str, float | None]:
 
 
 def logistic_mapping(scores: np.ndarray, mos: np.ndarray) -> np.ndarray | None:
-    """Scores mapped to MOS by the least-squares b2 + (b1 - b2) / (1 + exp(-(q - b3) / |b4|)) (VQEG), or None
-    if the fit fails."""
-    if (
-        np.ptp(scores) == 0 or np.ptp(mos) == 0 or len(scores) < 5
-    ):  # four parameters need more than four points
+    """Map scores to MOS by the least-squares b2 + (b1 - b2) / (1 + exp(-(q - b3) / |b4|)) (VQEG).
+
+    Returns None if the fit fails.
+    """
+    if np.ptp(scores) == 0 or np.ptp(mos) == 0 or len(scores) < 5:  # more points than parameters
         return None
     centred = (scores - scores.mean()) / scores.std()
 
     def curve(q: np.ndarray, top: float, bottom: float, middle: float, width: float) -> np.ndarray:
-        return bottom + (top - bottom) / (
-            1 + np.exp(-np.clip((q - middle) / (abs(width) + 1e-12), -500, 500))
-        )
+        scaled = np.clip((q - middle) / (abs(width) + 1e-12), -500, 500)
+        return bottom + (top - bottom) / (1 + np.exp(-scaled))
 
     rising = np.corrcoef(centred, mos)[0, 1] >= 0
     top, bottom = (mos.max(), mos.min()) if rising else (mos.min(), mos.max())
     try:
-        with (
-            warnings.catch_warnings(),
-            np.errstate(all="ignore"),
-        ):  # a fit that runs away is judged by its outcome
+        with warnings.catch_warnings(), np.errstate(all="ignore"):  # a fit is judged by its outcome
             warnings.simplefilter("ignore", optimize.OptimizeWarning)
             fitted, _ = optimize.curve_fit(curve, centred, mos, (top, bottom, 0.0, 1.0), maxfev=20_000)
     except RuntimeError:
@@ -61,11 +58,15 @@ def logistic_mapping(scores: np.ndarray, mos: np.ndarray) -> np.ndarray | None:
 def gain_interval(
     source: np.ndarray, adapted: np.ndarray, mos: np.ndarray, resamples: int = 1000, level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Paired bootstrap interval of SROCC(adapted) - SROCC(source), averaged over seeds, over images drawn
-    with replacement.
+    """Return the paired bootstrap interval of SROCC(adapted) - SROCC(source), averaged over seeds.
 
-    source, adapted: (seeds, n). mos: (n,). None if any of them is constant, or n below 10: resamples of so
-    few images are mostly alike, and would claim what nobody can know.
+    Resamples are of the images, with replacement.
+
+    source, adapted: (seeds, n).
+    mos: (n,).
+
+    Returns None if any of them is constant, or n below 10: resamples of so few images are mostly alike, and
+    would claim what nobody can know.
     """
     if len(mos) < FEWEST or any(np.ptp(row) == 0 for row in (*source, *adapted, mos)):
         return None
@@ -99,20 +100,22 @@ class _Ranks:
         self.position = self.position[np.argsort(self.order)]
 
     def centred(self, times: np.ndarray) -> np.ndarray:
-        """times: (B, n), how often each resample has each image -> (B, n), ranks less their mean."""
+        """Return ranks less their mean, (B, n); times: (B, n), how often each resample has each image."""
         ties = np.add.reduceat(times.take(self.order, axis=1), self.starts, axis=1)
         return (np.cumsum(ties, axis=1) - ties / 2).take(self.position, axis=1) - times.shape[1] / 2
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Of each row, weighted; NaN where one of the two is constant."""
+    """Return the weighted correlation of each row; NaN where one of the two is constant."""
     with np.errstate(invalid="ignore"):
         return (times * a * b).sum(1) / np.sqrt((times * a * a).sum(1) * (times * b * b).sum(1))
 
 
 def places_gained(source: np.ndarray, adapted: np.ndarray, mos: np.ndarray) -> np.ndarray:
-    """How many places each image came nearer to where its MOS ranks it, of n, averaged over seeds: (seeds, n)
-    -> (n,)."""
+    """Return how many places, of n, each image came nearer to where its MOS ranks it.
+
+    source, adapted: (seeds, n). Returns (n,), the mean over seeds.
+    """
     right = stats.rankdata(mos)
     before, after = (np.abs(stats.rankdata(scores, axis=1) - right) for scores in (source, adapted))
     return (before - after).mean(0)
