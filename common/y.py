@@ -27,7 +27,7 @@ class Cut:
     parameters that belong to f. adapt: what of f adapts where a method does not say.
     """
 
-    features: Callable[[nn.Module, Tensor], Tensor]
+    features: Callable[[Any, Tensor], Tensor]
     width: int
     extractor: tuple[str, ...]
     adapt: tuple[str, ...] = ("bn",)

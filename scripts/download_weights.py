@@ -12,7 +12,7 @@ from pathlib import Path
 from common.system.cli import Parser, positive, seconds
 from common.system.errors import UserError, command
 from weights.download import DownloadOutcome, Patience, obtain
-from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read
+from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read_manifest
 
 MIRROR = "TTA_IQA_WEIGHTS_URL"
 
@@ -88,7 +88,7 @@ def by_hand(entry: Checkpoint, outcome: DownloadOutcome, folder: Path) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    known = read(args.manifest)
+    known = read_manifest(args.manifest)
     if args.list:
         print(listing(known, args.dest))
         return 0

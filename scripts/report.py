@@ -42,7 +42,7 @@ from common.system.cli import Parser, finite, natural, positive
 from common.system.errors import UserError, command
 from common.system.output import check_targets, whole_file
 from data.catalogue import DATASETS, ROOT, data_root, folder_of
-from data.dataset import survey
+from data.dataset import read_available
 from scripts import all_expt
 from weights.networks import BACKBONES
 
@@ -245,7 +245,7 @@ def _paths(name: str, subset: str, root: Path | None) -> dict[str, Path]:
     if root is None:
         return {}
     try:
-        found = survey(DATASETS[name], folder_of(DATASETS[name], root), subset)
+        found = read_available(DATASETS[name], folder_of(DATASETS[name], root), subset)
     except UserError:  # then the page shows names
         return {}
     return {photograph.key: photograph.path for photograph in found.photographs}

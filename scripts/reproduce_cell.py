@@ -23,10 +23,9 @@ from common.system.output import check_targets, write_csv, write_json
 from common.y import ADAPTABLE
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
-from data.dataset import read
+from data.dataset import read_dataset
 from scripts.all_expt import PLACES, grid
-from weights.manifest import located
-from weights.manifest import read as read_manifest
+from weights.manifest import located, read_manifest
 from weights.networks import BACKBONES
 
 TABLES = tuple(place for place in PLACES if place.isdigit())
@@ -228,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         option = "--leak-state" if protocol.leak_state else f"--method {method.name}"
         raise UserError(f"{option} passes state from one episode to the next: leave out --episodes")
     workers = default_workers(device) if args.workers is None else args.workers
-    reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
+    reading = read_dataset(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     photographs = reading.photographs
     network = inputs.network(args.backbone, weights, device)
     print(

@@ -21,7 +21,7 @@ from common.system.errors import command
 from common.system.output import check_targets, whole_file, write_json
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
-from data.dataset import read
+from data.dataset import read_dataset
 from weights.manifest import located
 from weights.networks import BACKBONES
 
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     outputs = args.out / "study.json", args.out / "study.md"
     check_targets(outputs, [weights.path], [root, folder])
     device = choose(args.device)
-    reading = read(DATASETS[args.dataset], folder)
+    reading = read_dataset(DATASETS[args.dataset], folder)
     backbone = BACKBONES[args.backbone]
     network = inputs.network(args.backbone, weights, device)
     wanted = [

@@ -80,7 +80,7 @@ class SourceFile:
                 )
 
 
-def read(path: Path = MANIFEST) -> dict[str, Checkpoint]:
+def read_manifest(path: Path = MANIFEST) -> dict[str, Checkpoint]:
     """Return the manifest by name. Raises UserError that names the entry which is wrong."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -113,7 +113,7 @@ def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
 
     folder: of the downloads, weights/files by default. Raises UserError with the command that downloads it.
     """
-    known = read()
+    known = read_manifest()
     if name_or_file not in known or Path(name_or_file).is_file():
         return SourceFile(Path(name_or_file))
     entry = known[name_or_file]
@@ -134,7 +134,7 @@ def identified(source: SourceFile, known: Mapping[str, Checkpoint]) -> Checkpoin
 
 
 def lock(folder: Path) -> dict[str, dict]:
-    """Return what was downloaded into a folder: name -> {file, size, sha256, source}; empty if nothing was."""
+    """Return what was downloaded into a folder: name -> {file, size, sha256, source}; nothing if none was."""
     path = folder / LOCK
     if not path.is_file():
         return {}
@@ -201,7 +201,7 @@ def _shown(value: object) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     Parser(prog="python -m weights.manifest", description="Write weights/README.md.").parse_args(argv)
     with whole_file(HERE / "README.md") as file:
-        file.write(readme(read()))
+        file.write(readme(read_manifest()))
 
 
 if __name__ == "__main__":
