@@ -86,8 +86,10 @@ def wrap(
 def _within_metric(
     metric: Any, score: Callable[[Any], Tensor] | None
 ) -> tuple[nn.Module, Callable[[Any], Tensor]]:
-    """Return the network of a pyiqa metric, which itself runs without gradients, and its score, larger =
-    better."""
+    """Return the network of a pyiqa metric, and its score, larger = better.
+
+    The metric itself runs without gradients.
+    """
     if metric.metric_mode != "NR":
         raise UserError(
             f"the metric {metric.metric_name} compares with a reference: choose a no-reference one"

@@ -41,9 +41,9 @@ def data_root(given: Path | None) -> Path:
 
 
 def folder_of(dataset: Dataset, root: Path) -> Path:
-    """Return the data set's folder: the root itself if it is that data set's alone, else the one below it
-    that bears its name.
+    """Return the data set's folder.
 
+    It is the root itself if that is this data set's alone, else the folder below it that bears its name.
     Raises UserError where there is none, or more than one.
     """
     if not dataset.folders:

@@ -38,8 +38,10 @@ def named_network(
 
 
 def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> TargetImages:
-    """The photographs of a target below the data root. limit: only so many, those whose names have the
-    smallest hashes."""
+    """Return the photographs of a target below the data root.
+
+    limit: only so many, those whose names have the smallest hashes.
+    """
     dataset = DATASETS[target.dataset]
     reading = read_dataset(dataset, folder_of(dataset, root), target.subset, None, allow_missing)
     photographs = reading.photographs

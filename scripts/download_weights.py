@@ -52,7 +52,7 @@ def parser() -> Parser:
 
 
 def local_files(given: Sequence[str]) -> dict[str, Path]:
-    """NAME=PATH options by name."""
+    """Return the NAME=PATH options by name."""
     pairs = [option.partition("=") for option in given]
     if wrong := [name for name, _, path in pairs if not path]:
         raise UserError(f"--from-file {wrong[0]}: give NAME=PATH")
@@ -60,7 +60,7 @@ def local_files(given: Sequence[str]) -> dict[str, Path]:
 
 
 def listing(known: dict[str, Checkpoint], folder: Path) -> str:
-    """The names as people read them."""
+    """Return the names as people read them."""
     rows = [("name", "network", "trained on", "for", "there")]
     for entry in known.values():
         there = "yes" if (folder / entry.file).is_file() else "no"
@@ -72,7 +72,7 @@ def listing(known: dict[str, Checkpoint], folder: Path) -> str:
 
 
 def by_hand(entry: Checkpoint, outcome: DownloadOutcome, folder: Path) -> str:
-    """What failed with one checkpoint, and what its user can do."""
+    """Return what failed with one checkpoint, and what its user can do."""
     pages = " or ".join(page(address) for address in entry.addresses) or "where you know it to be"
     dest = "" if folder == FILES else f" --dest {folder}"
     return "\n".join(

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torch.utils.data
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from common.batches import Batch, Views, batch_order, load
 from common.photographs import Photograph, read_rgb
@@ -74,8 +74,10 @@ class Scale:
 
     @classmethod
     def of(cls, mos: np.ndarray, output: tuple[float, float]) -> "Scale":
-        """Return the scale on which the mean score has the first output, and one standard deviation above it
-        the second more."""
+        """Return the scale on which the mean score has the first output.
+
+        One standard deviation above it has the second more.
+        """
         scale = float(mos.std()) / output[1]
         return cls(float(mos.mean()) - scale * output[0], scale)
 
@@ -189,7 +191,7 @@ def predict(
     return scores
 
 
-class TrainingViews(Dataset):
+class TrainingViews(torch.utils.data.Dataset):
     """Views of photographs, by (seed of the view, index); what was decoded is kept while there is room."""
 
     def __init__(self, photographs: Sequence[Photograph], recipe: Recipe):
@@ -369,8 +371,11 @@ class Trainer:
         return loss.detach()
 
     def _meta_step(self, batches: Sequence[Batch], rate: float) -> Tensor:
-        """From the same parameters, one Adam step on the support and one on the query batch of every type;
-        then a share `rate` of the way to the mean of where they lead."""
+        """Take one step of meta-learning.
+
+        From the same parameters, there is one Adam step on the support and one on the query batch of every
+        type; then a share `rate` of the way to the mean of where they lead.
+        """
         parameters = list(self.ynet.network.parameters())
         start = [parameter.detach().clone() for parameter in parameters]
         drift = [torch.zeros_like(parameter) for parameter in parameters]
