@@ -1,4 +1,4 @@
-"""Every data set by name, and where it lies below the data root."""
+"""All data sets by name, and where they lie below the data root."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,10 @@ ROOT = Path("data/raw")
 
 
 def data_root(given: Path | None) -> Path:
-    """What was given, else $IQA_DATA_ROOT, else data/raw. Raises UserError where it does not exist."""
+    """Return the folder that was given, else $IQA_DATA_ROOT, else data/raw.
+
+    Raises UserError where it does not exist.
+    """
     root = given or Path(os.environ.get("IQA_DATA_ROOT") or ROOT)
     if not root.exists():
         raise UserError(f"{root}: no such folder; give --data-root, or set IQA_DATA_ROOT")
@@ -38,9 +41,9 @@ def data_root(given: Path | None) -> Path:
 
 
 def folder_of(dataset: Dataset, root: Path) -> Path:
-    """The data set's folder: the root itself if it is that data set's alone, else the one below it that bears
-    its name.
+    """Return the data set's folder.
 
+    It is the root itself if that is this data set's alone, else the folder below it that bears its name.
     Raises UserError where there is none, or more than one.
     """
     if not dataset.folders:
@@ -60,7 +63,8 @@ def folder_of(dataset: Dataset, root: Path) -> Path:
     own = [path for path in folders if _bears(dataset, path)]
     if len(own) > 1:
         raise UserError(
-            f"{root}: {', '.join(path.name for path in own)} may all be {dataset.title}: point --data-root at the one"
+            f"{root}: {', '.join(path.name for path in own)} may all be {dataset.title}: "
+            "point --data-root at the one"
         )
     for folder in own + [root] * alone:
         if _labelled(dataset, Files.below(folder)):
@@ -68,8 +72,8 @@ def folder_of(dataset: Dataset, root: Path) -> Path:
     if own:
         return own[0]
     raise UserError(
-        f"{root}: no folder of {dataset.title}, such as {dataset.folders[0]}, and no {dataset.label_files[0]}; "
-        f"get it from {dataset.source}"
+        f"{root}: no folder of {dataset.title}, such as {dataset.folders[0]}, "
+        f"and no {dataset.label_files[0]}; get it from {dataset.source}"
     )
 
 

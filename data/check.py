@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from common.photographs import Photograph, read_rgb
 from common.system.errors import UserError, shown
-from data.dataset import Dataset, Reading, survey
+from data.dataset import Dataset, Reading, read_available
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def check(dataset: Dataset, folder: Path, root: Path, decode: bool) -> Finding:
     root: folder that the others are named below. decode: whether to decode every image.
     """
     try:
-        reading = survey(dataset, folder)
+        reading = read_available(dataset, folder)
     except UserError as error:
         return Finding(dataset, _relative(folder, root), problems=[str(error)])
     unreadable = _unreadable(reading) if decode else None

@@ -14,6 +14,7 @@ SETS = ("I", "II", "III", "IV", "V", "VI")
 
 
 def labels(files: Files, column: str) -> Labels:
+    """Read the sheet of scores."""
     file = files.need_label(OFFICIAL, "cid.ods")
     table = read_columns(file, ("Source_ID", column), sheet=SHEET)
     return Labels(
@@ -22,7 +23,7 @@ def labels(files: Files, column: str) -> Labels:
 
 
 def _label(name: str, score: str) -> Label:
-    """Scenes recur in several sets, so that the scene alone is the group."""
+    """Return one label. Scenes recur in several sets, so that the scene alone is the group."""
     stem = name.removesuffix(".jpg")
     if (match := NAME.fullmatch(stem)) is None:
         raise UserError(
@@ -36,10 +37,8 @@ def _label(name: str, score: str) -> Label:
 DATASET = Dataset(
     name="cid2013",
     title="CID2013",
-    columns={
-        "Image set specific MOS": None,
-        "Realigned MOS": (-9.6, 87.9),
-    },  # the first compares inside one image set only
+    # The first one compares inside one image set only.
+    columns={"Image set specific MOS": None, "Realigned MOS": (-9.6, 87.9)},
     larger_is_better=True,
     subsets={"all": 474, "IS1": 84, "IS2": 78, "IS3": 78, "IS4": 78, "IS5": 72, "IS6": 84},
     released="all",

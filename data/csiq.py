@@ -17,7 +17,7 @@ TYPES = {
 
 
 def labels(files: Files, column: str) -> Labels:
-    """The authors' sheet by image, else the list of file names that ships with HyperIQA."""
+    """Read the authors' sheet by image, else the list of file names that ships with HyperIQA."""
     file = files.need_label(OFFICIAL, DERIVED)
     if file.suffix.lower() == ".txt":
         return Labels(file, column, [_label(name, score) for name, score in read_list(file)])
@@ -31,7 +31,7 @@ def labels(files: Files, column: str) -> Labels:
 
 
 def _label(name: str, score: str) -> Label:
-    """name: <reference>.<type>.<level>.png, in a folder named as the type."""
+    """Return one label. name: <reference>.<type>.<level>.png, in a folder named as the type."""
     fields = name.split(".")
     if len(fields) != 4:
         raise UserError(

@@ -1,5 +1,7 @@
-"""Any folder of images with a CSV of columns `image_name` and `MOS` (larger = better), and optionally
-`reference` and `type`."""
+"""Any folder of images with a CSV file that labels them.
+
+Its columns are `image_name`, `MOS` (larger = better) and optionally `reference` and `type`.
+"""
 
 from pathlib import Path
 
@@ -12,8 +14,10 @@ COLUMNS = ("image_name", "MOS")
 
 
 def labels(files: Files, column: str) -> Labels:
-    """A name is a path relative to the folder, or the base name, upper or lower case, of a file anywhere
-    below it."""
+    """Read the CSV file.
+
+    A name is a path relative to the folder, or the base name, in any case, of a file anywhere below it.
+    """
     file = _label_file(files)
     table = read_columns(file, COLUMNS, optional=("reference", "type"))
     references, types = (table.get(name, [""] * len(table)) for name in ("reference", "type"))
@@ -34,7 +38,8 @@ def _label_file(files: Files) -> Path:
         raise UserError(f"{files.root}: no CSV file; put one there with the columns {', '.join(COLUMNS)}")
     if len(found) > 1:
         raise UserError(
-            f"{files.root}: {len(found)} CSV files ({shown(path.name for path in found)}): give the path of the one to read"
+            f"{files.root}: {len(found)} CSV files ({shown(path.name for path in found)}): "
+            "give the path of the one to read"
         )
     return found[0]
 

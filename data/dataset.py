@@ -1,9 +1,10 @@
-"""What is known of a data set, and how its label files and images become photographs to score."""
+"""Data sets: what is known of one, and how its label files and images become photographs to score."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,82 +15,74 @@ from data.files import Files
 
 @dataclass(frozen=True)
 class Label:
-    """One row of a label file. key: the image's name, the same for every label file and layout. path: its
-    base name, after the folders that it is expected in. score: as published. group: reference or scene.
-    parts: the subsets it is in, beside `all`. kind: type of distortion."""
+    """One row of a label file."""
 
-    key: str
-    path: str
-    score: float
-    group: str = ""
-    parts: tuple[str, ...] = ()
-    kind: str = ""
+    key: str  # the image's name, the same for every label file and layout
+    path: str  # its base name, after the folders that it is expected in
+    score: float  # as published
+    group: str = ""  # reference or scene
+    parts: tuple[str, ...] = ()  # the subsets it is in, beside `all`
+    kind: str = ""  # type of distortion
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The rows, and the file and the column that the scores come from."""
+    """What a label file holds."""
 
     file: Path
-    column: str
+    column: str  # that the scores come from
     rows: Sequence[Label]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set as published.
-
-    columns: score column to its range, or None where no range is known; the first is the one that the
-    authors' code uses. subsets: name to number of images; the first is the default. released: the subset that
-    the authors' code uses. label_files: patterns, the official ones first. folders: spellings of the folder,
-    compared without case, dashes and spaces. labels: (files, column) -> Labels. resize: (height, width)
-    before the crop. size: (width, height) of every image, if one.
-    """
+    """One data set as published."""
 
     name: str
     title: str
-    columns: dict[str, tuple[float, float] | None]
+    columns: Mapping[str, tuple[float, float] | None]  # of scores, to their range; the authors' code's first
     larger_is_better: bool
-    subsets: dict[str, int | None]
-    released: str
-    groups: str
-    label_files: tuple[str, ...]
-    folders: tuple[str, ...]
-    labels: Callable[[Files, str], Labels]
+    subsets: Mapping[str, int | None]  # name to number of images; the first is the default
+    released: str  # the subset that the authors' code uses
+    groups: str  # what images of a group have in common
+    label_files: tuple[str, ...]  # patterns, the official ones first
+    folders: tuple[str, ...]  # spellings of the folder, compared without case, dashes and spaces
+    labels: Callable[[Files, str], Labels]  # reads the scores of a column
     citation: str
-    terms: str
-    source: str
-    resize: tuple[int, int] | None = None
-    size: tuple[int, int] | None = None
+    terms: str  # of use
+    source: str  # where to get it
+    resize: tuple[int, int] | None = None  # (height, width) that images are brought to before the crop
+    size: tuple[int, int] | None = None  # (width, height) of every image, if one
     whole_path: bool = False  # base names may recur, and folders tell the images apart
 
     @property
     def sign(self) -> int:
+        """What turns a score so that larger = better."""
         return 1 if self.larger_is_better else -1
 
     @property
     def direction(self) -> str:
+        """The direction of the scores, in words."""
         return "higher is better" if self.larger_is_better else "higher is worse, negated"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A data set as found in a folder. photographs: those found, in the label file's order. missing: keys of
-    the others."""
+    """A data set as found in a folder."""
 
     dataset: Dataset
     folder: Path
     labels: Labels
     subset: str
-    photographs: list[Photograph]
-    missing: list[str]
+    photographs: list[Photograph]  # those found, in the label file's order
+    missing: list[str]  # keys of the others
 
     def published(self) -> list[float]:
-        """The scores of the photographs as in the label file."""
+        """Return the scores of the photographs as in the label file."""
         return [photograph.mos * self.dataset.sign for photograph in self.photographs]
 
     def notes(self) -> list[str]:
-        """What a reader of the result should know, one sentence each."""
+        """Return what a reader of the result should know, one sentence each."""
         total, released = len(self.photographs) + len(self.missing), self.dataset.released
         found = (
             (self.missing, f"{len(self.missing)} of {total} images are missing: {shown(self.missing)}"),
@@ -97,8 +90,8 @@ class Reading:
         )
         return [note for holds, note in found if holds]
 
-    def record(self) -> dict:
-        """What a result says of its data."""
+    def record(self) -> dict[str, Any]:
+        """Return what a result says of its data."""
         return {
             "dataset": self.dataset.name,
             "folder": str(self.folder),
@@ -111,41 +104,44 @@ class Reading:
         }
 
 
-def read(
+def read_dataset(
     dataset: Dataset,
     folder: Path,
     subset: str | None = None,
     column: str | None = None,
     allow_missing: bool = False,
 ) -> Reading:
-    """The photographs of a data set, ready to be scored.
+    """Return the photographs of a data set, ready to be scored.
 
     Raises UserError for anything that would make a wrong result: images that are missing (unless allowed) or
     found twice, scores that are no numbers or all the same, an unknown subset or column.
     """
-    reading = survey(dataset, folder, subset, column)
+    reading = read_available(dataset, folder, subset, column)
     total = len(reading.photographs) + len(reading.missing)
     if reading.missing and not allow_missing:
         raise UserError(
-            f"{reading.labels.file}: {len(reading.missing)} of {total} images are nowhere below {reading.folder}: "
-            f"{shown(reading.missing)}; complete the folder, or go without them by --allow-missing"
+            f"{reading.labels.file}: {len(reading.missing)} of {total} images are nowhere below "
+            f"{reading.folder}: {shown(reading.missing)}; complete the folder, "
+            "or go without them by --allow-missing"
         )
     scores = reading.published()
     if len(scores) < 2:
         raise UserError(f"{reading.labels.file}: {len(scores)} image; a correlation needs at least 2")
     if np.ptp(scores) == 0:
         raise UserError(
-            f"{reading.labels.file}: every {reading.labels.column} is {scores[0]:g}; a correlation needs scores that differ"
+            f"{reading.labels.file}: every {reading.labels.column} is {scores[0]:g}; "
+            "a correlation needs scores that differ"
         )
     return reading
 
 
-def survey(dataset: Dataset, folder: Path, subset: str | None = None, column: str | None = None) -> Reading:
-    """What is there of a data set and what is missing. Raises UserError where the labels cannot be read or
-    contradict the files.
+def read_available(
+    dataset: Dataset, folder: Path, subset: str | None = None, column: str | None = None
+) -> Reading:
+    """Return what is there of a data set and what is missing.
 
     Scores are turned so that larger = better: here, once, for the data sets that declare
-    larger_is_better=False.
+    larger_is_better=False. Raises UserError where the labels cannot be read or contradict the files.
     """
     subset = _chosen(dataset, "subset", subset, dataset.subsets)
     files = Files.below(folder)
@@ -172,7 +168,7 @@ def survey(dataset: Dataset, folder: Path, subset: str | None = None, column: st
     )
 
 
-def _chosen(dataset: Dataset, what: str, asked: str | None, known: dict) -> str:
+def _chosen(dataset: Dataset, what: str, asked: str | None, known: Mapping[str, object]) -> str:
     if asked is None:
         return next(iter(known))
     found = next((name for name in known if name.lower().split() == asked.lower().split()), None)

@@ -11,8 +11,10 @@ AUTHORS, SELF_MADE = "MOS_FR.csv", "MOS.csv"
 
 
 def labels(files: Files, column: str) -> Labels:
-    """The authors' MOS_FR.csv, by position: image, MOS, reference; else MOS.csv with columns 0 and 1, without
-    references."""
+    """Read the authors' MOS_FR.csv, by position: image, MOS, reference.
+
+    Where it is not there, read MOS.csv with columns 0 and 1, without references.
+    """
     file = files.need_label(AUTHORS, SELF_MADE)
     folder = "Images/" if files.has_folder("Images") else ""
     if file.name.lower() == SELF_MADE.lower():
@@ -22,7 +24,7 @@ def labels(files: Files, column: str) -> Labels:
 
 
 def _authors_rows(file: Path, folder: str) -> list[Label]:
-    """The first row is a header of unknown names, which may be numbers."""
+    """Read the rows after the first, a header of unknown names, which may be numbers."""
     table = read_csv(file, header=None)
     if table.shape[1] != 3:
         raise UserError(f"{file}: {table.shape[1]} columns, not three of image, MOS and reference")
@@ -49,7 +51,8 @@ DATASET = Dataset(
     folders=("dslr",),
     labels=labels,
     whole_path=True,
-    citation="Kannan, Malik, Babu, Soundararajan: Quality assessment of low-light restored images. IEEE Access, 2023",
+    citation="Kannan, Malik, Babu, Soundararajan: Quality assessment of low-light restored images. "
+    "IEEE Access, 2023",
     terms="not confirmed",
     source="https://github.com/vignesh96k/M-SCQALE (link to DSLR.zip; password by form)",
 )

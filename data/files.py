@@ -78,7 +78,7 @@ class Files:
         """Return where the images are; those that are nowhere are left out.
 
         names: paths below the root, or base names with the folders that they are expected in. Where several
-            files bear a base name, the one with most of these folders is taken, then the one in the same case.
+            files bear a base name, the one with most of these folders is taken, then the one in its case.
         whole_path: whether all these folders must agree.
 
         Raises UserError where more than one file remains, or where two names find one file.

@@ -11,7 +11,7 @@ from common.runs.sweep import LoadedNetwork, TargetImages
 from common.system.errors import UserError
 from common.system.seeds import digest
 from data.catalogue import DATASETS, TARGETS, data_root, folder_of
-from data.dataset import read
+from data.dataset import read_dataset
 from weights.loading import load_weights
 from weights.manifest import SourceFile, located
 from weights.networks import BACKBONES, CPU_SECONDS
@@ -36,7 +36,7 @@ def images(target: Target, limit: int | None, root: Path, allow_missing: bool = 
     limit: only so many, those whose names have the smallest hashes.
     """
     dataset = DATASETS[target.dataset]
-    reading = read(dataset, folder_of(dataset, root), target.subset, None, allow_missing)
+    reading = read_dataset(dataset, folder_of(dataset, root), target.subset, None, allow_missing)
     photographs = reading.photographs
     if target.between is not None:
         low, high = target.between

@@ -11,6 +11,7 @@ LEFT_OUT = "i81"  # by the authors' code, which counts 80 references
 
 
 def labels(files: Files, column: str) -> Labels:
+    """Read the table of scores."""
     file = files.need_label(LABELS)
     table = read_columns(file, ("dist_img", "ref_img", column))
     rows = []

@@ -6,16 +6,16 @@ from data.files import Files
 from data.label_files import number, read_columns
 
 SCORES = "koniq10k_scores_and_distributions.csv"
-SETS = (
-    "koniq10k_distributions_sets.csv"  # training, validation and test; its MOS is on the scale of MOS_zscore
-)
+# Training, validation and test; its MOS is on the scale of MOS_zscore.
+SETS = "koniq10k_distributions_sets.csv"
 
 
 def labels(files: Files, column: str) -> Labels:
+    """Read the scores; the file of the sets tells the subsets apart, if it is there."""
     scores, sets = files.label(SCORES), files.label(SETS)
     if scores is None and sets is not None and column == "MOS":
         raise UserError(f"{sets}: its MOS is not on the 1 to 5 scale; put {SCORES} beside it")
-    parts = {}
+    parts: dict[str, tuple[str, ...]] = {}
     if sets is not None:
         table = read_columns(sets, ("image_name", "set"))
         parts = {name: (part,) for name, part in zip(table["image_name"], table["set"])}

@@ -15,26 +15,22 @@ from common.system.errors import UserError, shown
 
 SPREADSHEETS = (".xlsx", ".ods")
 HEADER_WITHIN = 20  # rows of a sheet
-DAMAGED = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    NotImplementedError,
-    zlib.error,
-)  # what readers raise
+# What readers raise for a damaged file.
+DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, NotImplementedError, zlib.error)
 
 
 def read_columns(
     path: Path, columns: Sequence[str], optional: Sequence[str] = (), sheet: str | None = None
 ) -> pd.DataFrame:
-    """Columns of a CSV file or of a spreadsheet, as text without spaces around it; the first one names the
-    images.
+    """Return columns of a CSV file or of a spreadsheet, as text without spaces around it.
 
-    Headers are matched exactly or else without regard to case and repeated spaces. In a spreadsheet the table
-    may start anywhere, and rows without an image are notes; sheet: the one to look at first. Raises UserError
-    where a column is missing or, in a CSV file, a row names no image.
+    columns: by their headers, which are matched exactly or else without regard to case and repeated spaces;
+        the first one names the images.
+    optional: columns that may be missing.
+    sheet: the one to look at first. In a spreadsheet the table may start anywhere, and rows without an image
+        are notes.
+
+    Raises UserError where a column is missing or, in a CSV file, a row names no image.
     """
     table = _from_spreadsheet(path, columns, sheet) if path.suffix.lower() in SPREADSHEETS else read_csv(path)
     headers = {column: _match(column, table.columns) for column in (*columns, *optional)}
@@ -42,27 +38,26 @@ def read_columns(
         raise UserError(f"{path}: no column {missing[0]!r}; its columns are {shown(table.columns)}")
     nameless = (table[headers[columns[0]]] == "").to_numpy()
     if nameless.any():
-        raise UserError(
-            f"{path}: row {int(nameless.argmax()) + 2} has no {columns[0]}"
-        )  # as an editor counts
+        row = int(nameless.argmax()) + 2  # as an editor counts
+        raise UserError(f"{path}: row {row} has no {columns[0]}")
     return pd.DataFrame({column: table[header] for column, header in headers.items() if header is not None})
 
 
 def read_csv(path: Path, header: int | None = 0) -> pd.DataFrame:
-    """A CSV file as text; what is empty is ''."""
-    options = {
-        "dtype": str,
-        "keep_default_na": False,
-        "encoding": "utf-8-sig",
-        "skipinitialspace": True,
-        "index_col": False,
-    }
+    """Return a CSV file as text; what is empty is ''."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", pd.errors.ParserWarning
-            )  # of fields beyond the header, such as decimal commas make
-            table = pd.read_csv(path, header=header, **options)
+            # Of fields beyond the header, such as decimal commas make.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                header=header,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                skipinitialspace=True,
+                index_col=False,
+            )
     except UnicodeDecodeError:
         raise UserError(f"{path}: cannot be read as a CSV file: save it as UTF-8") from None
     except (OSError, ValueError, pd.errors.ParserWarning) as error:  # a parser's errors are ValueErrors
@@ -75,7 +70,7 @@ def read_csv(path: Path, header: int | None = 0) -> pd.DataFrame:
 
 
 def read_list(path: Path) -> list[tuple[str, str]]:
-    """Two fields per line, parted by a comma or by space; blank lines are skipped."""
+    """Return the two fields of every line, parted by a comma or by space; blank lines are skipped."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
@@ -91,7 +86,7 @@ def read_list(path: Path) -> list[tuple[str, str]]:
 
 
 def read_mat(path: Path, variable: str) -> np.ndarray:
-    """A vector of a MATLAB file, (n,): numbers, or the strings of a cell array."""
+    """Return a vector of a MATLAB file, (n,): numbers, or the strings of a cell array."""
     try:
         content = scipy.io.loadmat(path, variable_names=[variable], squeeze_me=True)
     except (*DAMAGED, scipy.io.matlab.MatReadError) as error:
@@ -101,8 +96,8 @@ def read_mat(path: Path, variable: str) -> np.ndarray:
     return np.atleast_1d(content[variable])
 
 
-def number(text: object) -> float:
-    """NaN for what is no number, so that all such rows can be named at once."""
+def number(text: str | float) -> float:
+    """Return a number; NaN for what is none, so that all such rows can be named at once."""
     try:
         return float(text)
     except (TypeError, ValueError):
@@ -110,7 +105,7 @@ def number(text: object) -> float:
 
 
 def _from_spreadsheet(path: Path, columns: Sequence[str], sheet: str | None) -> pd.DataFrame:
-    """The table whose header has all columns."""
+    """Return the table whose header has all columns."""
     try:
         sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=object)
     except (*DAMAGED, SyntaxError, zipfile.BadZipFile) as error:  # a SyntaxError of XML
@@ -124,7 +119,8 @@ def _from_spreadsheet(path: Path, columns: Sequence[str], sheet: str | None) -> 
                 table = table.loc[:, ~table.columns.duplicated()]
                 return table[table[_match(columns[0], headers)] != ""]
     raise UserError(
-        f"{path}: no sheet has the columns {', '.join(columns)} (sheets: {shown(sheets)}): is it another file?"
+        f"{path}: no sheet has the columns {', '.join(columns)} (sheets: {shown(sheets)}): "
+        "is it another file?"
     )
 
 

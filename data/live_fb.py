@@ -9,13 +9,12 @@ LABELS, TEST = "labels_image.csv", "labels640.csv"  # the authors' test images, 
 
 
 def labels(files: Files, column: str) -> Labels:
+    """Read the labels of whole images; the list of test images tells the subsets apart, if it is there."""
     file, test_file = files.need_label(LABELS), files.label(TEST)
     table = read_columns(file, ("name", column))
-    test = (
-        set()
-        if test_file is None
-        else {_base(name) for name in read_columns(test_file, ("name_image",))["name_image"]}
-    )
+    test = set()
+    if test_file is not None:
+        test = {_base(name) for name in read_columns(test_file, ("name_image",))["name_image"]}
     rows = [
         Label(
             name,
@@ -44,6 +43,7 @@ DATASET = Dataset(
     folders=("live_fb", "flive", "fblive", "flive_database", "paq2piq"),
     labels=labels,
     citation="Ying, Niu, Gupta, Mahajan, Ghadiyaram, Bovik: From patches to pictures (PaQ-2-PiQ). CVPR 2020",
-    terms="CC BY-NC 4.0 or CC BY-NC-SA 4.0 (its repository says both); AVA, VOC2012, EMOTIC and the blur set have their own",
+    terms="CC BY-NC 4.0 or CC BY-NC-SA 4.0 (its repository says both); "
+    "AVA, VOC2012, EMOTIC and the blur set have their own",
     source="https://github.com/niu-haoran/FLIVE_Database and https://github.com/baidut/PaQ-2-PiQ",
 )

@@ -7,18 +7,16 @@ from data.dataset import Dataset, Label, Labels
 from data.files import Files
 from data.label_files import number, read_mat
 
-BLOCKS = {
-    "jp2k": 227,
-    "jpeg": 233,
-    "wn": 174,
-    "gblur": 174,
-    "fastfading": 174,
-}  # the order of the arrays, 982 images
+# Number of images, 982 in all, in the order of the arrays.
+BLOCKS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 FILES = {"dmos_new": "dmos_realigned.mat", "dmos": "dmos.mat"}
 
 
 def labels(files: Files, column: str) -> Labels:
-    """Column k of a block is img<k>.bmp of its folder; the copies of references, orgs = 1, are no samples."""
+    """Read the scores: number k of a block is img<k>.bmp of its folder.
+
+    The copies of references, orgs = 1, are no samples.
+    """
     file = files.need_label(FILES[column])
     names = files.need_label("refnames_all.mat")
     scores, orgs = read_mat(file, column), read_mat(file, "orgs")
@@ -31,12 +29,12 @@ def labels(files: Files, column: str) -> Labels:
     ):
         if values.shape != (total,):
             raise UserError(
-                f"{source}: {variable} has {values.size} entries, not {total}: it is not the file of release 2"
+                f"{source}: {variable} has {values.size} entries, not {total}: "
+                "it is not the file of release 2"
             )
     places = [(folder, k) for folder, count in BLOCKS.items() for k in range(1, count + 1)]
-    blur = (
-        "blur" if files.has_folder("blur") and not files.has_folder("gblur") else "gblur"
-    )  # as the readme of TReS draws it
+    # `blur` is as the readme of TReS draws it.
+    blur = "blur" if files.has_folder("blur") and not files.has_folder("gblur") else "gblur"
     rows = [
         Label(
             key=f"{places[i][0]}/img{places[i][1]}.bmp",
@@ -62,8 +60,10 @@ DATASET = Dataset(
     label_files=tuple(FILES.values()),
     folders=("live", "live_iqa", "live_iqa_release2", "live2", "live_release2", "databaserelease2"),
     labels=labels,
-    citation="Sheikh, Sabir, Bovik: A statistical evaluation of recent full reference IQA algorithms. IEEE TIP 15(11), 2006",
-    terms="any use with the notice kept and the source acknowledged; nine Visual Delights images in this data set's scope only",
+    citation="Sheikh, Sabir, Bovik: A statistical evaluation of recent full reference IQA algorithms. "
+    "IEEE TIP 15(11), 2006",
+    terms="any use with the notice kept and the source acknowledged; "
+    "nine Visual Delights images in this data set's scope only",
     source="https://live.ece.utexas.edu/research/quality/subjective.htm (form; dmos_realigned.mat apart)",
     whole_path=True,
 )

@@ -9,7 +9,10 @@ NAMES, SCORES = "AllImages_release.mat", "AllMOS_release.mat"
 
 
 def labels(files: Files, column: str) -> Labels:
-    """The seven images of the observers' training, t1 to t7, are in `all` but not in `test`."""
+    """Read the scores.
+
+    The seven images of the observers' training, t1 to t7, are in `all` but not in `test`.
+    """
     file = files.need_label(SCORES)
     names, scores = read_mat(files.need_label(NAMES), "AllImages_release"), read_mat(file, "AllMOS_release")
     if len(names) != len(scores):

@@ -18,7 +18,7 @@ LAST_OF_FOLDER = (59, 120, 184, 248)  # references of Distortion_1 to Distortion
 
 
 def labels(files: Files, column: str) -> Labels:
-    """The files of the references, else mos_data.csv, else one list of all names, as some copies have it."""
+    """Read the files of the references, else mos_data.csv, else one list of all names."""
     if found := files.matching(PER_REFERENCE):
         lists = [files.one_of(files.by_name[name]) for name in sorted({path.name.lower() for path in found})]
         return Labels(

@@ -8,6 +8,7 @@ LABELS = ("MOS and Image attribute scores.xlsx", "MOS and Image attribute scores
 
 
 def labels(files: Files, column: str) -> Labels:
+    """Read the sheet of scores."""
     file = files.need_label(*LABELS)
     table = read_columns(file, ("Image name", column))
     rows = [

@@ -12,14 +12,18 @@ NAME = re.compile(r"i\d\d_\d\d_\d\.bmp")
 
 
 def labels(files: Files, column: str) -> Labels:
-    """Score first, then the name; names differ in case between the list, the disk and copies."""
+    """Read the list: score first, then the name.
+
+    Names differ in case between the list, the disk and copies.
+    """
     file = files.need_label(LABELS)
     rows = []
     for score, name in read_list(file):
         key = name.lower()
         if not NAME.fullmatch(key):
             raise UserError(
-                f"{file}: {name!r} is no name of a TID2013 image, such as I01_01_1.bmp: mend or remove its line"
+                f"{file}: {name!r} is no name of a TID2013 image, such as I01_01_1.bmp: "
+                "mend or remove its line"
             )
         rows.append(Label(key, f"distorted_images/{name}", number(score), key[:3], kind=key[4:6]))
     return Labels(file, column, rows)

@@ -5,6 +5,8 @@ What differs: the target network, whose weights the hyper network makes for ever
 not a module built per batch.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
@@ -17,12 +19,12 @@ GRID = 7  # side of the last stage's map for a 224 x 224 input
 
 
 def local_pool(channels: int, reduced: int) -> nn.Sequential:
-    """Local distortion aware module: 1 x 1 convolution, then means of 7 x 7 tiles."""
+    """Return a local distortion aware module: 1 x 1 convolution, then means of 7 x 7 tiles."""
     return nn.Sequential(nn.Conv2d(channels, reduced, 1, bias=False), nn.AvgPool2d(7))
 
 
 def backbone() -> nn.Module:
-    """ResNet-50 without its classifier, with the local distortion aware modules of the four stages."""
+    """Return a ResNet-50 without its classifier, with the local distortion aware modules of its stages."""
     resnet = resnet50()
     del resnet.fc
     resnet.lda1_pool, resnet.lda1_fc = local_pool(256, 16), nn.Linear(16 * 64, 16)
@@ -35,7 +37,9 @@ def backbone() -> nn.Module:
 class HyperIQA(nn.Module):
     """(N, 3, 224, 224), ImageNet-normalised -> (N,) quality scores, larger = better."""
 
-    def __init__(self):
+    res: Any  # a ResNet that has modules of its own
+
+    def __init__(self) -> None:
         super().__init__()
         self.res = backbone()
         self.conv1 = nn.Sequential(
@@ -68,8 +72,10 @@ class HyperIQA(nn.Module):
         return self.target(vector, hyper)
 
     def target(self, vector: Tensor, hyper: Tensor) -> Tensor:
-        """The target network on (N, 224), with the weights and biases that each image's map (N, 112, 7, 7)
-        makes."""
+        """Run the target network on (N, 224), with the weights and biases that each image's map makes.
+
+        hyper: the maps, (N, 112, 7, 7).
+        """
         pooled = hyper.mean((2, 3))
         values = vector.unsqueeze(2)  # (N, width, 1)
         for layer, (wide, narrow) in enumerate(zip(TARGET, TARGET[1:]), start=1):

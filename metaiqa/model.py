@@ -12,7 +12,7 @@ from torchvision.models import resnet18
 class Regressor(nn.Module):
     """Three fully connected layers on the 1000 outputs of the ResNet, (N, 1000) -> (N, 1) in (0, 1)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.fc1 = nn.Linear(1000, 1024)
         self.bn1 = nn.BatchNorm1d(1024)
@@ -33,7 +33,7 @@ class Regressor(nn.Module):
 class MetaIQA(nn.Module):
     """(N, 3, H, W), ImageNet-normalised -> (N,) quality scores in (0, 1), larger = better."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.resnet_layer = resnet18()
         self.net = Regressor()

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.system.cli import Parser
 from common.system.errors import UserError, command
 from weights.loading import fill, read_state_dict, save_weights
-from weights.manifest import SourceFile, identified, read
+from weights.manifest import SourceFile, identified, read_manifest
 from weights.networks import BACKBONES
 
 
@@ -27,7 +27,7 @@ def parser() -> Parser:
 def metadata(source: Path) -> dict[str, str]:
     """Return what the new file says of itself: its source, and the manifest's entry if it has one."""
     file = SourceFile(source)
-    entry = identified(file, read())
+    entry = identified(file, read_manifest())
     return {"format": "pt", "source_file": source.name, "source_sha256": file.sha256} | (
         entry.metadata() if entry else {}
     )

@@ -22,7 +22,7 @@ from common.system.errors import command
 from common.system.output import check_targets, whole_file, write_json
 from data import inputs
 from data.csv_folder import DATASET
-from data.dataset import read
+from data.dataset import read_dataset
 from data.demo import target_versions, write
 from weights.manifest import SourceFile
 from weights.networks import BACKBONES
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose(args.device)
     print(f"making the photographs in {folder}", flush=True)
     write(folder, target_versions())
-    photographs = read(DATASET, folder).photographs
+    photographs = read_dataset(DATASET, folder).photographs
     protocol = BACKBONES["metaiqa"].protocols["paper"]
     network = inputs.network("metaiqa", SourceFile(WEIGHTS), device)
     print(f"{len(photographs)} images, {args.seeds} seeds, {len(SHOWN)} methods on {device}", flush=True)

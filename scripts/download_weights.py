@@ -12,7 +12,7 @@ from pathlib import Path
 from common.system.cli import Parser, positive, seconds
 from common.system.errors import UserError, command
 from weights.download import DownloadOutcome, Patience, obtain
-from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read
+from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read_manifest
 
 MIRROR = "TTA_IQA_WEIGHTS_URL"
 
@@ -52,7 +52,7 @@ def parser() -> Parser:
 
 
 def local_files(given: Sequence[str]) -> dict[str, Path]:
-    """NAME=PATH options by name."""
+    """Return the NAME=PATH options by name."""
     pairs = [option.partition("=") for option in given]
     if wrong := [name for name, _, path in pairs if not path]:
         raise UserError(f"--from-file {wrong[0]}: give NAME=PATH")
@@ -60,7 +60,7 @@ def local_files(given: Sequence[str]) -> dict[str, Path]:
 
 
 def listing(known: dict[str, Checkpoint], folder: Path) -> str:
-    """The names as people read them."""
+    """Return the names as people read them."""
     rows = [("name", "network", "trained on", "for", "there")]
     for entry in known.values():
         there = "yes" if (folder / entry.file).is_file() else "no"
@@ -72,7 +72,7 @@ def listing(known: dict[str, Checkpoint], folder: Path) -> str:
 
 
 def by_hand(entry: Checkpoint, outcome: DownloadOutcome, folder: Path) -> str:
-    """What failed with one checkpoint, and what its user can do."""
+    """Return what failed with one checkpoint, and what its user can do."""
     pages = " or ".join(page(address) for address in entry.addresses) or "where you know it to be"
     dest = "" if folder == FILES else f" --dest {folder}"
     return "\n".join(
@@ -88,7 +88,7 @@ def by_hand(entry: Checkpoint, outcome: DownloadOutcome, folder: Path) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    known = read(args.manifest)
+    known = read_manifest(args.manifest)
     if args.list:
         print(listing(known, args.dest))
         return 0

@@ -20,7 +20,7 @@ from common.system.cli import Parser, finite, natural, positive
 from common.system.errors import UserError, command
 from common.system.output import check_targets, whole_file
 from data.catalogue import DATASETS, ROOT, data_root, folder_of
-from data.dataset import survey
+from data.dataset import read_available
 from weights.networks import BACKBONES, experiments
 
 
@@ -40,7 +40,7 @@ def image_paths(root: Path | None, dataset: str, subset: str) -> Mapping[str, Pa
     if root is None:
         return {}
     try:
-        reading = survey(DATASETS[dataset], folder_of(DATASETS[dataset], root), subset)
+        reading = read_available(DATASETS[dataset], folder_of(DATASETS[dataset], root), subset)
     except UserError:  # then the page shows names
         return {}
     return {photograph.key: photograph.path for photograph in reading.photographs}

@@ -27,9 +27,8 @@ from common.system.output import check_targets, write_json
 from common.y import ADAPTABLE
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
-from data.dataset import read
-from weights.manifest import located
-from weights.manifest import read as read_manifest
+from data.dataset import read_dataset
+from weights.manifest import located, read_manifest
 from weights.networks import BACKBONES, experiments
 
 TABLES = tuple(place for place in PAPER_PLACES if place.isdigit())
@@ -213,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_targets([args.json, args.scores, result_file], [weights.path], [root, folder])
     device = choose(args.device)
     at_once = episodes_at_once(args, cell, default_episodes(device))
-    reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
+    reading = read_dataset(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     photographs = reading.photographs
     network = inputs.network(args.backbone, weights, device)
     store = None if args.results is None else store_for(args, cell)

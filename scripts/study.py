@@ -23,7 +23,7 @@ from common.system.output import check_targets, whole_file, write_json
 from common.y import Backbone
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
-from data.dataset import read
+from data.dataset import read_dataset
 from weights.manifest import located
 from weights.networks import BACKBONES
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     json_file, markdown_file = args.out / "study.json", args.out / "study.md"
     check_targets([json_file, markdown_file], [weights.path], [root, folder])
     device = choose(args.device)
-    reading = read(DATASETS[args.dataset], folder)
+    reading = read_dataset(DATASETS[args.dataset], folder)
     backbone = BACKBONES[args.backbone]
     network = inputs.network(args.backbone, weights, device)
     listed = rows(backbone.protocols["paper"], backbone.protocols["released"])

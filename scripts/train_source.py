@@ -27,7 +27,7 @@ from common.system.errors import UserError, command
 from common.system.output import check_targets, whole_file
 from common.y import Backbone
 from data.catalogue import DATASETS, data_root, folder_of
-from data.dataset import read
+from data.dataset import read_dataset
 from weights.initial import initial_network
 from weights.loading import load_weights, save_weights
 from weights.networks import BACKBONES
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.amp and device.type != "cuda":
         raise UserError("--amp is for CUDA: leave it out")
     workers = default_workers(device) if args.workers is None else args.workers
-    reading = read(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
+    reading = read_dataset(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     parts = disjoint(reading.photographs, args.seed)
     backbone = BACKBONES[args.backbone]
     network, init = initial_network(backbone, args.init, args.seed)
@@ -177,7 +177,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         [Setting(protocol, METHODS["source"])],
         seeds=HELD_OUT_SEEDS,
         workers=workers,
-        resize=reading.dataset.resize,
     )
     card = ModelCard(
         output.name,

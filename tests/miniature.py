@@ -14,7 +14,7 @@ import weights.manifest
 from common.system.seeds import generator
 from common.y import Backbone
 from scripts import all_expt
-from tests import test_datasets
+from tests import layouts
 from tests.conftest import CUTS, SmallNet
 from weights.networks import BACKBONES
 
@@ -27,7 +27,7 @@ SOURCES = {
 LIVE = {
     f"{kind}/img{k}.bmp": (20.0 * k + 5 * j, "bikes")
     for k in range(1, 6)
-    for j, kind in enumerate(test_datasets.LIVE_BLOCKS)
+    for j, kind in enumerate(layouts.LIVE_BLOCKS)
 }
 SIMILAR = ("--similar-dmos", "35", "65")
 
@@ -49,13 +49,13 @@ def build(root: Path) -> tuple[Path, Path]:
     """Folders of the data sets and of the checkpoints."""
     data, files = root / "data", root / "weights"
     for name in ("koniq10k", "pipal", "cid2013", "spaq", "livec", "dslr"):
-        getattr(test_datasets, name)(data / name)
-    test_datasets.live_iqa(data / "live_iqa", rows=LIVE)
+        getattr(layouts, name)(data / name)
+    layouts.live_iqa(data / "live_iqa", rows=LIVE)
     for path in data.rglob("*"):
         if path.suffix.lower() in (".jpg", ".bmp", ".png"):
             _texture(path)
     files.mkdir()
-    known = weights.manifest.read()
+    known = weights.manifest.read_manifest()
     for number, name in enumerate(name for names in SOURCES.values() for name in names):
         with torch.random.fork_rng():
             torch.manual_seed(number)

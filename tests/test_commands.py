@@ -19,7 +19,7 @@ from common.protocols import METHODS, PAPER, Setting
 from common.runs.cell import run_cells
 from common.views import View
 from data.catalogue import DATASETS
-from data.dataset import read
+from data.dataset import read_dataset
 from scripts import benchmark, reproduce_cell
 from tests.conftest import make_small
 from weights.networks import BACKBONES
@@ -130,7 +130,7 @@ def test_methods_and_protocols_run(photographs, weights, protocol, options, caps
 
 
 def test_cells_that_share_work_equal_cells_alone(photographs):
-    images = read(DATASETS["csv"], photographs).photographs
+    images = read_dataset(DATASETS["csv"], photographs).photographs
     protocol = replace(PAPER, view=View(size=32))
     methods = [
         *METHODS.values(),
@@ -152,7 +152,7 @@ def test_cells_that_share_work_equal_cells_alone(photographs):
 
 
 def test_no_label_is_read(photographs):
-    images = read(DATASETS["csv"], photographs).photographs
+    images = read_dataset(DATASETS["csv"], photographs).photographs
     others = [replace(image, mos=-(image.mos**2)) for image in images]
     setting = Setting(replace(PAPER, view=View(size=32)), METHODS["rank+gc"])
     (one,), (other,) = (

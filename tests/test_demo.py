@@ -10,7 +10,7 @@ import torch
 
 from data import demo as demo_data
 from data.csv_folder import DATASET
-from data.dataset import read
+from data.dataset import read_dataset
 from scripts import demo, reproduce_cell, study
 from weights.loading import load_weights
 from weights.networks import BACKBONES
@@ -130,4 +130,4 @@ def test_a_study_compares_like_with_like(shown, tmp_path):
     )
     assert rows["released head: logits, 128-d"]["source"] == rows["1 steps"]["source"]
     assert len((tmp_path / "study.md").read_text().splitlines()) == 2 + len(rows)
-    assert len(read(DATASET, shown / "photographs").photographs) == 6
+    assert len(read_dataset(DATASET, shown / "photographs").photographs) == 6

@@ -10,7 +10,7 @@ import torch
 
 import weights.manifest
 from scripts import check_data, download_weights, reproduce_cell
-from tests.test_datasets import koniq10k, live_iqa
+from tests.layouts import koniq10k, live_iqa
 from weights.networks import BACKBONES
 
 NAME = "metaiqa-tid2013-kadid10k"
@@ -20,7 +20,9 @@ NAME = "metaiqa-tid2013-kadid10k"
 def mirror(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mirror")
     torch.manual_seed(0)
-    torch.save(BACKBONES["metaiqa"].network().state_dict(), folder / weights.manifest.read()[NAME].file)
+    torch.save(
+        BACKBONES["metaiqa"].network().state_dict(), folder / weights.manifest.read_manifest()[NAME].file
+    )
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.mark.parametrize(
     "backbone, runs",
-    [  # one run per network that uses all of its protocol; the command without --runs does the rest, in minutes
+    [  # one run per network that uses all of its protocol; without --runs the command does all, in minutes
         ("metaiqa", []),
         ("hyperiqa", ["--runs", "rank+gc"]),
         ("tres", ["--runs", "rank+gc"]),

@@ -19,7 +19,7 @@ from common.system.errors import UserError
 from common.views import COLOURS, SECOND_VIEWS, Placement, View, recoloured, second_view
 from data.catalogue import data_root
 from data.csv_folder import DATASET
-from data.dataset import read
+from data.dataset import read_dataset
 
 
 def picture(height=60, width=80, seed=0):
@@ -172,7 +172,8 @@ def test_colour_spaces():
     image[:8] = 255, 0, 0
     image[8:] = 255, 255, 255
     found = {colours: recoloured(image, colours) * 255 for colours in COLOURS}
-    red_and_white = {  # in 8 bits; L 53.2, a 80.1, b 67.2, of which L is stretched from 100, a and b are shifted by 128
+    # In 8 bits; L 53.2, a 80.1, b 67.2, of which L is stretched from 100, a and b are shifted by 128.
+    red_and_white = {
         "rgb": [[255, 0, 0], [255, 255, 255]],
         "lab": [[136, 208, 195], [255, 128, 128]],
         "hsv": [[0, 255, 255], [0, 0, 255]],
@@ -297,10 +298,10 @@ def test_csv_folder(tmp_path):
         ("a.png", "deep/b.png", "x/C.png"),
     )
     (tmp_path / "deep/b.png").rename(tmp_path / "deep/B.PNG")
-    photographs = read(DATASET, root).photographs
+    photographs = read_dataset(DATASET, root).photographs
     assert [(p.key, p.mos) for p in photographs] == [("a.png", 1.0), ("deep/B.PNG", 2.5), ("c.png", 3.0)]
     assert photographs[2].path == tmp_path / "x/C.png"
-    assert read(DATASET, root / "scores.csv").photographs == photographs
+    assert read_dataset(DATASET, root / "scores.csv").photographs == photographs
     assert [p.group for p in photographs] == ["r", "r", "r"]
 
 
@@ -323,17 +324,17 @@ def test_csv_folder(tmp_path):
 )
 def test_bad_labels_are_explained(tmp_path, text, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        read(DATASET, csv_folder(tmp_path, text))
+        read_dataset(DATASET, csv_folder(tmp_path, text))
 
 
 def test_an_ambiguous_name_and_a_missing_label_file(tmp_path):
     root = csv_folder(tmp_path, "image_name,MOS\na.png,1\nb.png,2\n", ("x/a.png", "y/a.png", "b.png"))
     with pytest.raises(UserError, match="a.png is found more than once"):
-        read(DATASET, root)
+        read_dataset(DATASET, root)
     (root / "other.csv").write_text("")
     with pytest.raises(UserError, match="2 CSV files"):
-        read(DATASET, root)
+        read_dataset(DATASET, root)
     with pytest.raises(UserError, match="no CSV file"):
-        read(DATASET, root / "x")
+        read_dataset(DATASET, root / "x")
     with pytest.raises(UserError, match="no such folder"):
         data_root(root / "absent")

@@ -26,7 +26,7 @@ from common.views import View
 from common.wrap import wrap
 from data.collect import collect
 from data.csv_folder import DATASET
-from data.dataset import read
+from data.dataset import read_dataset
 from scripts import score_images
 from tests.conftest import SmallNet
 
@@ -125,7 +125,7 @@ def test_scores_are_those_of_a_cell_and_so_are_the_correlations(folder, tmp_path
     labels = tmp_path / "labels.csv"
     labels.write_text("image_name,MOS\n" + "".join(f"photos/{n:02}.png,{(n * 7) % 20}\n" for n in range(20)))
     assert run(labels, tmp_path / "s.csv", "--json", str(tmp_path / "s.json")) == 0
-    photographs = read(DATASET, labels).photographs
+    photographs = read_dataset(DATASET, labels).photographs
     protocol = replace(PAPER, view=View(size=32))
     ynet = wrap(network(), "trunk", size=32)
     (cell,) = run_cells(ynet, photographs, [Setting(protocol, METHODS["rank+gc"])], seeds=[0], progress=False)

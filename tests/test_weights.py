@@ -327,7 +327,8 @@ def test_conversion_keeps_what_is_known(tmp_path, capsys):
 
 
 def test_the_readme_is_the_manifests():
-    assert (ROOT / "weights/README.md").read_text(encoding="utf-8") == manifest.readme(manifest.read())
+    written = (ROOT / "weights/README.md").read_text(encoding="utf-8")
+    assert written == manifest.readme(manifest.read_manifest())
 
 
 def test_weights_by_name(monkeypatch, tmp_path):
@@ -350,7 +351,7 @@ def test_a_checkpoint_by_name_is_the_one_that_is_known(monkeypatch, tmp_path):
     (tmp_path / "lock.json").write_text(json.dumps({"metaiqa-tid2013-kadid10k": entry}))
     with pytest.raises(UserError, match="download it again"):
         source.verify("metaiqa")
-    (tmp_path / manifest.read()["musiq-resnet50"].file).write_bytes(b"1")
+    (tmp_path / manifest.read_manifest()["musiq-resnet50"].file).write_bytes(b"1")
     with pytest.raises(UserError, match="not 0676ba61 as musiq-resnet50"):
         manifest.located("musiq-resnet50").verify()
     with pytest.raises(UserError, match="of no network of the paper, not of musiq"):

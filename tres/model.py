@@ -22,7 +22,9 @@ GRID = 7  # side of the last stage's map for a 224 x 224 input
 class L2Pooling(nn.Module):
     """Root of the Hann-weighted local mean square, 3 x 3, per channel."""
 
-    def __init__(self, channels: int):
+    filter: Tensor  # (channels, 1, 3, 3)
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         window = np.hanning(5)[1:-1]
         kernel = torch.tensor(np.outer(window, window), dtype=torch.float32)
@@ -36,7 +38,7 @@ class L2Pooling(nn.Module):
 class EncoderLayer(nn.Module):
     """Pre-norm encoder layer; the position is added to queries and keys but not to values."""
 
-    def __init__(self, width: int, heads: int = 16, hidden: int = 64):
+    def __init__(self, width: int, heads: int = 16, hidden: int = 64) -> None:
         super().__init__()
         self.self_attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.linear1 = nn.Linear(width, hidden)
@@ -55,7 +57,9 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, width: int, depth: int = 2):
+    """The encoder layers and a last normalisation, (N, L, width) -> (N, L, width)."""
+
+    def __init__(self, width: int, depth: int = 2) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -67,13 +71,15 @@ class Encoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, width: int):
+    """The encoder under the name that it has in the checkpoint."""
+
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.encoder = Encoder(width)
 
 
 def sine_position(width: int, grid: int) -> Tensor:
-    """Sine-cosine code of a (grid x grid) map, (1, grid * grid, width).
+    """Return the sine-cosine code of a (grid x grid) map, (1, grid * grid, width).
 
     Computed in float32 whatever the network's precision, because the checkpoints were trained with those
     values.
@@ -91,7 +97,7 @@ def sine_position(width: int, grid: int) -> Tensor:
 class TReS(nn.Module):
     """(N, 3, 224, 224), ImageNet-normalised -> (N,) quality scores, larger = better."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.model = resnet50()
         self.L2pooling_l1 = L2Pooling(256)
@@ -105,7 +111,7 @@ class TReS(nn.Module):
         self.register_buffer("position", sine_position(WIDTH, GRID), persistent=False)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Average-pooled output of the encoder, (N, 3840), and of the ResNet, (N, 2048)."""
+        """Return the average-pooled output of the encoder, (N, 3840), and of the ResNet, (N, 2048)."""
         maps = stages(self.model, x)
         pools = (self.L2pooling_l1, self.L2pooling_l2, self.L2pooling_l3, self.L2pooling_l4)
         tokens = [

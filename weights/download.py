@@ -70,11 +70,10 @@ def obtain(
     local: Path | None = None,
     patience: Patience = Patience(),
 ) -> DownloadOutcome:
-    """Bring one checkpoint into a folder: from a local file, else from base_url/FILE, else from its own
-    addresses in order.
+    """Bring one checkpoint into a folder.
 
-    Nothing happens where the file is there and right. Several processes may do this at once: the later ones
-    wait.
+    It comes from a local file, else from base_url/FILE, else from its own addresses in order. Nothing happens
+    where the file is there and right. Several processes may do this at once: the later ones wait.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / entry.file

@@ -97,8 +97,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = _content(path)
     except module_pickle.Refused as error:
         raise UserError(
-            f"{path} holds more than tensors, or is no checkpoint: it was not loaded, since a pickle can execute "
-            f"code ({error}). Save the state dict alone"
+            f"{path} holds more than tensors, or is no checkpoint: it was not loaded, since a pickle can "
+            f"execute code ({error}). Save the state dict alone"
         ) from None
     except (OSError, RuntimeError, EOFError, SafetensorError) as error:
         fault = str(error).partition("\n")[0] or type(error).__name__

@@ -63,8 +63,11 @@ class SourceFile:
         return file_sha256(self.path)
 
     def verify(self, backbone: str | None = None) -> None:
-        """Raise UserError where the manifest has the file for another network, or where it or the record of
-        the download (lock.json) has another sha256."""
+        """Raise UserError where the checkpoint is not what is known of it by its name.
+
+        The manifest may have it for another network, and the manifest or the record of its download
+        (lock.json) another sha256.
+        """
         if self.entry is None:
             return
         name = self.entry.name
@@ -80,7 +83,7 @@ class SourceFile:
                 )
 
 
-def read(path: Path = MANIFEST) -> dict[str, Checkpoint]:
+def read_manifest(path: Path = MANIFEST) -> dict[str, Checkpoint]:
     """Return the manifest by name. Raises UserError that names the entry which is wrong."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -113,7 +116,7 @@ def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
 
     folder: of the downloads, weights/files by default. Raises UserError with the command that downloads it.
     """
-    known = read()
+    known = read_manifest()
     if name_or_file not in known or Path(name_or_file).is_file():
         return SourceFile(Path(name_or_file))
     entry = known[name_or_file]
@@ -124,8 +127,7 @@ def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
 
 
 def identified(source: SourceFile, known: Mapping[str, Checkpoint]) -> Checkpoint | None:
-    """Return the entry of a file by its sha256: by the manifest's, or by what a download into its folder
-    recorded."""
+    """Return the entry of a file, by its sha256 in the manifest or in the record of a download."""
     recorded = {entry["sha256"]: name for name, entry in lock(source.path.parent).items()}
     for entry in known.values():
         if entry.sha256 and source.sha256.startswith(entry.sha256):
@@ -134,7 +136,7 @@ def identified(source: SourceFile, known: Mapping[str, Checkpoint]) -> Checkpoin
 
 
 def lock(folder: Path) -> dict[str, dict]:
-    """Return what was downloaded into a folder: name -> {file, size, sha256, source}; empty if nothing was."""
+    """Return what was downloaded into a folder: name -> {file, size, sha256, source}; nothing if none was."""
     path = folder / LOCK
     if not path.is_file():
         return {}
@@ -151,8 +153,10 @@ def lock(folder: Path) -> dict[str, dict]:
 
 
 def _address(source: Mapping[str, str]) -> str:
-    """Return the address of a source: as it stands, or that of Google Drive's download, past its question
-    about large files."""
+    """Return the address of a source.
+
+    That of Google Drive is the one of the download, past the question about large files.
+    """
     if "drive" in source:
         return f"https://drive.usercontent.google.com/download?id={source['drive']}&export=download&confirm=t"
     return source["url"]
@@ -201,7 +205,7 @@ def _shown(value: object) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     Parser(prog="python -m weights.manifest", description="Write weights/README.md.").parse_args(argv)
     with whole_file(HERE / "README.md") as file:
-        file.write(readme(read()))
+        file.write(readme(read_manifest()))
 
 
 if __name__ == "__main__":

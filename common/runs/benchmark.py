@@ -13,7 +13,7 @@ import torch
 
 from common.adapter import Adapter
 from common.batches import Batch
-from common.distortions import TYPES
+from common.distortions import LEVELS, TYPES
 from common.protocols import METHODS
 from common.y import Backbone
 
@@ -33,10 +33,8 @@ class Rates:
 
 def random_batch(n: int) -> Batch:
     """Return a batch of n random images of the usual size."""
-    clean = torch.rand(n, 3, 224, 224)
-    return Batch(
-        torch.arange(n), clean, torch.rand(len(TYPES), 2, n, 3, 224, 224), torch.zeros(n, dtype=torch.long), 0
-    )
+    clean, pairs = torch.rand(n, 3, 224, 224), torch.rand(len(TYPES), len(LEVELS), n, 3, 224, 224)
+    return Batch(torch.arange(n), clean, TYPES, pairs, torch.zeros(n, dtype=torch.long))
 
 
 def seconds(work: Callable[[list[Batch]], object], batches: list[Batch], device: torch.device) -> float:

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -161,12 +161,15 @@ def run_cells(
     settings: Sequence[Setting],
     *,
     seeds: Sequence[int],
+    batch_size: int = 8,
+    at_once: int = 1,
+    workers: int = 0,
     progress: bool = True,
-    **options: Any,
 ) -> list[Scores]:
     """Score every photograph by the source and as each setting adapts it, for every seed.
 
-    options: of `episodes_of`. progress: whether a bar shows how far it is, where there is a terminal.
+    batch_size, at_once, workers: as of `episodes_of`.
+    progress: whether a bar shows how far it is, where there is a terminal.
     """
     scores = [Scores.empty(seeds, len(photographs), setting.method.niter) for setting in settings]
     per_image = Plan.of(settings).forwards
@@ -184,7 +187,17 @@ def run_cells(
             bar.update(images * forwards / per_image)
 
         for row, seed in enumerate(seeds):
-            for episode in episodes_of(network, photographs, settings, seed, tell=tell, **options):
+            episodes = episodes_of(
+                network,
+                photographs,
+                settings,
+                seed,
+                batch_size=batch_size,
+                at_once=at_once,
+                workers=workers,
+                tell=tell,
+            )
+            for episode in episodes:
                 indices = episode.batch.indices.tolist()
                 scores[episode.setting].record(
                     row, indices, episode.outcome, episode.batch.enlarged, episode.seconds

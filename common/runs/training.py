@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torch.utils.data
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from common.batches import Batch, Views, batch_order, load
+from common.batches import Batch, Sample, Views, batch_order, load
 from common.photographs import Photograph, read_rgb
 from common.runs.metrics import agreement
 from common.system.errors import UserError
@@ -74,8 +74,10 @@ class Scale:
 
     @classmethod
     def of(cls, mos: np.ndarray, output: tuple[float, float]) -> "Scale":
-        """Return the scale on which the mean score has the first output, and one standard deviation above it
-        the second more."""
+        """Return the scale on which the mean score has the first output.
+
+        One standard deviation above it has the second more.
+        """
         scale = float(mos.std()) / output[1]
         return cls(float(mos.mean()) - scale * output[0], scale)
 
@@ -181,15 +183,14 @@ def predict(
     """Return the scores by the network in eval mode on one view of each photograph, (n,)."""
     ynet.network.eval()
     scores = np.empty(len(photographs))
-    views = Views(photographs, seed, view, resize=photographs[0].resize)
+    views = Views(photographs, seed, view)
     with torch.no_grad():
-        batches: Iterator[Batch] = load(views, batch_order(photographs, seed, 8), workers)
-        for batch in batches:
+        for batch in load(views, batch_order(photographs, seed, 8), workers):
             scores[batch.indices] = ynet.predict(ynet.normalised(batch.clean)).float().cpu()
     return scores
 
 
-class TrainingViews(Dataset):
+class TrainingViews(torch.utils.data.Dataset):
     """Views of photographs, by (seed of the view, index); what was decoded is kept while there is room."""
 
     def __init__(self, photographs: Sequence[Photograph], recipe: Recipe):
@@ -197,10 +198,9 @@ class TrainingViews(Dataset):
         self.decoded: dict[Path, np.ndarray] = {}
         self.room = KEEP
 
-    def __getitem__(self, at: tuple[int, int]) -> tuple | UserError:
+    def __getitem__(self, at: tuple[int, int]) -> Sample | UserError:
         seed, index = at
-        resize = self.photographs[index].resize
-        return Views(self.photographs, seed, self.recipe.view, resize=resize, read=self._read)[index]
+        return Views(self.photographs, seed, self.recipe.view, read=self._read)[index]
 
     def _read(self, path: Path) -> np.ndarray:
         if path not in self.decoded:
@@ -369,8 +369,11 @@ class Trainer:
         return loss.detach()
 
     def _meta_step(self, batches: Sequence[Batch], rate: float) -> Tensor:
-        """From the same parameters, one Adam step on the support and one on the query batch of every type;
-        then a share `rate` of the way to the mean of where they lead."""
+        """Take one step of meta-learning.
+
+        From the same parameters, there is one Adam step on the support and one on the query batch of every
+        type; then a share `rate` of the way to the mean of where they lead.
+        """
         parameters = list(self.ynet.network.parameters())
         start = [parameter.detach().clone() for parameter in parameters]
         drift = [torch.zeros_like(parameter) for parameter in parameters]
