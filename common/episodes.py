@@ -129,8 +129,8 @@ def _by_episode(
     rows, rest = divmod(len(x), sum(sizes))
     if rest:
         raise UserError(
-            f"a {type(layer).__name__} that adapts has {len(x)} rows for {sum(sizes)} images: they must lie "
-            "along the first dimension (batch_first=True), or its kind cannot adapt"
+            f"a {type(layer).__name__} that adapts has {len(x)} rows for {sum(sizes)} images: images must "
+            "lie along the first dimension (batch_first=True), or its kind cannot adapt"
         )
     outputs = []
     training = layer.training

@@ -522,15 +522,13 @@ def cell_of(name, root, weights, *options):
 def test_a_cell_of_every_data_set_records_its_data(raw, weights, tmp_path, name):
     assert reproduce_cell.main(cell_of(name, raw, weights, "--json", str(tmp_path / "cell.json"))) == 0
     result = json.loads((tmp_path / "cell.json").read_text())
-    config = result["config"]
-    assert result["n_images"] == len(RECORDS[name]) and config["dataset"] == name and config["missing"] == 0
-    assert config["subset"] == next(iter(DATASETS[name].subsets)) and Path(
-        config["label_file"]
-    ).is_relative_to(raw)
-    assert config["direction"] == (
-        "higher is worse, negated" if name in ("live_iqa", "csiq") else "higher is better"
-    )
-    assert config["resize"] == ([512, 384] if name in ("koniq10k", "cid2013", "spaq") else None)
+    data = result["config"]["data"]
+    assert result["n_images"] == len(RECORDS[name]) and data["dataset"] == name and data["missing"] == 0
+    assert data["subset"] == next(iter(DATASETS[name].subsets))
+    assert Path(data["label_file"]).is_relative_to(raw)
+    worse = name in ("live_iqa", "csiq")
+    assert data["direction"] == ("higher is worse, negated" if worse else "higher is better")
+    assert data["resize"] == ([512, 384] if name in ("koniq10k", "cid2013", "spaq") else None)
 
 
 def test_a_cell_with_options(weights, tmp_path, capsys):
@@ -550,8 +548,8 @@ def test_a_cell_with_options(weights, tmp_path, capsys):
         reproduce_cell.main(cell_of("cid2013", tmp_path / "cid", weights, *options, "--allow-missing")) == 0
     )
     assert "note: 1 of 5 images are missing: IS_I_C02_D14" in capsys.readouterr().out
-    config = json.loads((tmp_path / "cell.json").read_text())["config"]
-    assert config["missing"] == 1 and config["score_column"] == "Realigned MOS" and config["subset"] == "all"
+    data = json.loads((tmp_path / "cell.json").read_text())["config"]["data"]
+    assert data["missing"] == 1 and data["score_column"] == "Realigned MOS" and data["subset"] == "all"
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert dict(zip(scores["image"], scores["mos"])) == {
         name: row[2] for name, row in CID.items() if name != "IS_I_C02_D14"

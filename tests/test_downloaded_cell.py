@@ -60,6 +60,6 @@ def test_from_download_to_cell(mirror, tmp_path, monkeypatch, capsys, name, buil
     assert reproduce_cell.main([*options, *outputs]) == 0
     config = json.loads((tmp_path / "cell.json").read_text())["config"]
     lock = json.loads((tmp_path / "files" / "lock.json").read_text())
-    assert config["weights"]["sha256"] == lock[NAME]["sha256"]
-    found = config["dataset"], config["score_column"], config["direction"], config["resize"]
+    assert config["weights_file"]["sha256"] == lock[NAME]["sha256"]
+    found = tuple(config["data"][key] for key in ("dataset", "score_column", "direction", "resize"))
     assert found == (name, column, direction, resize)

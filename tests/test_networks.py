@@ -71,7 +71,7 @@ def test_transformer_inside_the_extractor(backbone, adapt):
     ynet = BACKBONES[backbone].wrap(BACKBONES[backbone].network(), protocol)
     ynet.draw_head(0)
     adapter = Adapter(ynet, protocol, replace(METHODS["gc"], adapt=adapt, niter=1))
-    images = stack_batches(ynet, [make_batch(4, 0, types=(), side=224)], ())
+    images = stack_batches(ynet, [make_batch(4, 0, types=(), side=224)])
     source = score_source(ynet, images, protocol, choose=False)
     *_, (state, _) = adapter.steps(images, source, adapter.groups(images, source), 1)
     kinds = {"bn": "bn", "ln": "norm", "cls": "cls_token"}

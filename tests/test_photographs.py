@@ -240,7 +240,7 @@ def test_distortions_of_the_whole_image_come_before_the_crop(tmp_path):
     (photograph,) = make_folder(tmp_path / "photos", 1, side=80)
     view = View(32, "center", ())
     severities = replace(Severities(), whole_image=True, compression_high=(50, 50))
-    _, crop, pairs, *_ = Views([photograph], 0, view, TYPES, severities)[0]
+    pairs = Views([photograph], 0, view, TYPES, severities)[0].copies
     image = read_rgb(photograph.path)
     assert np.array_equal(pairs[0], unit(compress(image, 50)[24:56, 24:56]))
     steps = pairs[2] * 255  # noise of the whole image is an image of 8 bits again
