@@ -63,31 +63,10 @@ def miniature_grid(seeds):
 def content(results):
     """What a sweep found, without when."""
     return {
-        path.relative_to(results): result(path) if path.suffix == ".json" else path.read_bytes()
+        path.relative_to(results): path.read_bytes()
         for path in results.rglob("*.*")
         if path.name in ("result.json", "scores.csv") and ".work" not in path.parts
     }
-
-
-def result(path):
-    """A result.json, exactly, but for what is fitted.
-
-    On eight images the logistic mapping is close to singular, and then SciPy's MINPACK does not take the same
-    steps on the same numbers in every process: the fit differs from the tenth digit on.
-    """
-    found = json.loads(path.read_text())
-    for name in ("plcc_logistic", "rmse"):
-        for which in ("source", "adapted"):
-            for seed in found["seeds"]:
-                seed[which][name] = rounded(seed[which][name])
-            over_seeds = found[which][name]
-            over_seeds["values"] = [rounded(value) for value in over_seeds["values"]]
-            over_seeds["mean"], over_seeds["std"] = rounded(over_seeds["mean"]), rounded(over_seeds["std"])
-    return found
-
-
-def rounded(value):
-    return None if value is None else round(value, 6)
 
 
 def start(root, results, *more):

@@ -10,6 +10,8 @@ from scipy import optimize, stats
 
 from common.system.seeds import generator
 
+STARTS = ((0.0, 0.0), (0.0, -1.5), (0.0, 1.5))  # of b3 and log b4, for standardised scores
+SEARCH = {"xatol": 1e-8, "fatol": 1e-14, "maxfev": 2000}
 FEWEST = 10  # images that an interval is drawn from
 
 
@@ -34,25 +36,30 @@ def agreement(scores: np.ndarray, mos: np.ndarray) -> dict[str, float | None]:
 def logistic_mapping(scores: np.ndarray, mos: np.ndarray) -> np.ndarray | None:
     """Map scores to MOS by the least-squares b2 + (b1 - b2) / (1 + exp(-(q - b3) / |b4|)) (VQEG).
 
-    Returns None if the fit fails.
+    For given b3 and b4 the best b1 and b2 are those of a straight line, so that b3 and b4 remain to be found:
+    the logistic curve that correlates best with the MOS. Nelder-Mead searches in the same steps every time.
+    SciPy's curve_fit does not: nearly singular fits to the same scores differed within one process.
+
+    Returns None where nothing can be fitted: constant scores, or fewer than five points for four parameters.
     """
-    if np.ptp(scores) == 0 or np.ptp(mos) == 0 or len(scores) < 5:  # more points than parameters
+    if np.ptp(scores) == 0 or np.ptp(mos) == 0 or len(scores) < 5:
         return None
-    centred = (scores - scores.mean()) / scores.std()
+    q, target = (scores - scores.mean()) / scores.std(), mos - mos.mean()
 
-    def curve(q: np.ndarray, top: float, bottom: float, middle: float, width: float) -> np.ndarray:
-        scaled = np.clip((q - middle) / (abs(width) + 1e-12), -500, 500)
-        return bottom + (top - bottom) / (1 + np.exp(-scaled))
+    def curve(parameters: np.ndarray) -> np.ndarray:
+        middle, log_width = parameters
+        steepness = np.exp(-np.clip(log_width, -30, 30))
+        curved = 1 / (1 + np.exp(-np.clip((q - middle) * steepness, -500, 500)))
+        return curved - curved.mean()
 
-    rising = np.corrcoef(centred, mos)[0, 1] >= 0
-    top, bottom = (mos.max(), mos.min()) if rising else (mos.min(), mos.max())
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):  # a fit is judged by its outcome
-            warnings.simplefilter("ignore", optimize.OptimizeWarning)
-            fitted, _ = optimize.curve_fit(curve, centred, mos, (top, bottom, 0.0, 1.0), maxfev=20_000)
-    except RuntimeError:
-        return None
-    return curve(centred, *fitted)
+    def unexplained(parameters: np.ndarray) -> float:  # share of the variance of the MOS
+        curved = curve(parameters)
+        spread = curved @ curved
+        return 1.0 if spread == 0 else 1 - (curved @ target) ** 2 / (spread * (target @ target))
+
+    fits = [optimize.minimize(unexplained, start, method="Nelder-Mead", options=SEARCH) for start in STARTS]
+    curved = curve(min(fits, key=lambda fit: fit.fun).x)
+    return mos.mean() + (curved @ target) / (curved @ curved) * curved
 
 
 def gain_interval(
