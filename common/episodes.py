@@ -1,5 +1,4 @@
-"""E episodes as one program: the batches side by side, every episode with its own adapted parameters and
-statistics.
+"""Run E episodes as one program: batches side by side, each episode with its own parameters and statistics.
 
 Everything that is not adapted sees one ordinary large batch. A normalisation layer that is adapted gets each
 episode's rows in turn, with that episode's parameters and running statistics in place of the source's,

@@ -20,11 +20,10 @@ GroupForm = Literal["pairs", "mean-of-log", "log-of-mean"]
 
 
 def split_groups(scores: Tensor, p: float = 0.25, groups: int = 2) -> list[Tensor] | None:
-    """Indices of `groups` groups of K = max(2, round(p N)) images, evenly spaced in the order of the
-    pseudo-labels.
+    """Split a batch into groups of K = max(2, round(p N)) images, evenly spaced by their pseudo-labels.
 
-    scores: (N,), the source's. The first group holds the lowest scores, the last the highest (Sec. 3.2.1;
-    Table 5 for more than two). None if the groups would overlap, that is N < groups * K.
+    scores: (N,), the source's. Returns the indices of each group: the first holds the lowest scores, the last
+    the highest (Sec. 3.2.1; Table 5 for more than two). Returns None if groups would overlap: N < groups * K.
     """
     n = len(scores)
     size = max(2, round(p * n))
@@ -99,8 +98,7 @@ def nt_xent_loss(a: Tensor, b: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 def rotate(x: Tensor, quarter_turns: Tensor) -> Tensor:
-    """Turn each image of x (N, 3, S, S) turned counter-clockwise by its number of quarter turns (N,), each
-    0..3."""
+    """Turn each image of x, (N, 3, S, S), counter-clockwise by its number of quarter turns, (N,), 0..3."""
     turned = torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])
     return turned[quarter_turns, torch.arange(len(x), device=x.device)]
 

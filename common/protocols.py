@@ -138,8 +138,7 @@ class Setting(NamedTuple):
 
     @property
     def stateful(self) -> bool:
-        """Whether an episode depends on the ones before it: then only one runs at a time, in the order of the
-        batches."""
+        """Whether an episode depends on those before it: then one runs at a time, in the order of batches."""
         return self.protocol.leak_state or not self.method.reset
 
 

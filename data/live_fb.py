@@ -1,5 +1,4 @@
-"""LIVE-FB (FLIVE, PaQ-2-PiQ): the source data of TReS, MUSIQ and HyperIQA. Whole images; patches are not
-read."""
+"""LIVE-FB (FLIVE, PaQ-2-PiQ), the source data of TReS, MUSIQ and HyperIQA: its whole images, no patches."""
 
 from data.dataset import Dataset, Label, Labels
 from data.files import Files

@@ -1,5 +1,4 @@
-"""A network of your own, adapted to a folder of photographs; here a ResNet of timm with a linear layer that
-gives the score.
+"""Adapt a network of your own to a folder of photographs; here a ResNet of timm with a single output.
 
     python -m examples.own_model DIR --weights resnet18.safetensors
 

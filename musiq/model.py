@@ -1,5 +1,4 @@
-"""MUSIQ: multi-scale image quality transformer (Ke et al., ICCV 2021), in the PyTorch port that the paper
-used.
+"""MUSIQ: multi-scale image quality transformer (Ke et al., ICCV 2021), in the port that the paper used.
 
 Port: https://github.com/anse3832/MUSIQ: a ResNet-50 at three scales, then a 14-layer post-norm encoder.
 Parameter names and shapes are those of the released checkpoint, prefixed `backbone.` and `transformer.` for

@@ -1,5 +1,4 @@
-"""The paper's tables and figures: every cell of them, or some, into one folder; what is there already is not
-repeated.
+"""Run the cells of the paper's tables and figures, or some, into one folder; what is there is not repeated.
 
     python -m scripts.all_expt --data-root DIR --results results/paper --device cuda:0,cuda:1
 

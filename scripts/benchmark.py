@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.runs.benchmark import measure
+from common.system import cli
 from common.system.cli import Parser, positive
 from common.system.device import choose, environment
 from common.system.errors import command
@@ -24,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="default: all four"
     )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    cli.add_device(parser)
     parser.add_argument(
         "--episodes", nargs="+", type=positive, default=[1, 2, 4], metavar="E", help="default: 1 2 4"
     )
-    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="default: 8")
+    cli.add_batch_size(parser)
     parser.add_argument(
         "--repeats", type=positive, default=3, metavar="N", help="default: 3, after one for warming up"
     )

@@ -4,8 +4,8 @@ python -m scripts.check_data koniq10k live_iqa --data-root DIR --decode
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from common.system import cli
 from common.system.cli import Parser
 from common.system.errors import UserError, command, shown
 from data.catalogue import DATASETS, data_root, folder_of
@@ -31,9 +31,7 @@ def parser() -> Parser:
     found.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(DATASETS)}; default: all that are there"
     )
-    found.add_argument(
-        "--data-root", type=Path, help="folder of the data sets or of one; default: $IQA_DATA_ROOT, data/raw"
-    )
+    cli.add_data_root(found)
     found.add_argument("--decode", action="store_true", help="decode every image")
     return found
 

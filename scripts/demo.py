@@ -16,7 +16,8 @@ from common.report.demo_page import METRICS, demo_page, methods_json
 from common.report.sections import verdicts
 from common.runs.cell import run_cells
 from common.runs.results import OverSeeds, Summary, summarise
-from common.system.cli import Parser, positive
+from common.system import cli
+from common.system.cli import Parser
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import command
 from common.system.output import check_targets, whole_file, write_json
@@ -51,10 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("results/demo"), help="folder to write to; default: results/demo"
     )
-    parser.add_argument(
-        "--seeds", default=3, type=positive, metavar="N", help="run seeds 0 to N-1; default: 3"
-    )
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    cli.add_seeds(parser, default=3)
+    cli.add_device(parser)
     args = parser.parse_args(argv)
     started = time.perf_counter()
     folder = args.out / "photographs"

@@ -1,5 +1,4 @@
-"""Two small data sets to learn and try things on, from the colour photographs that ship inside installed
-packages.
+"""Make two small data sets to try things on, from photographs that ship inside installed packages.
 
     python -m scripts.make_demo_data --out data/raw/demo
 

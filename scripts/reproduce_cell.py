@@ -1,5 +1,4 @@
-"""One cell of a table: SROCC and PLCC of a network on a data set, by the source and after test-time
-adaptation.
+"""Compute one cell of a table: SROCC and PLCC of a network on a data set, before and after adaptation.
 
     python -m scripts.reproduce_cell --table 1 --backbone tres --dataset pipal --method rank+gc
     python -m scripts.reproduce_cell --backbone tres --dataset csv --data-root photos/ --weights tres.pth

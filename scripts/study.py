@@ -1,5 +1,4 @@
-"""Does adaptation help here, and what does it depend on? Every loss, and one setting at a time around
-rank+gc, on one data set.
+"""Study whether adaptation helps on a data set: every loss, and one setting at a time around rank+gc.
 
     python -m scripts.study --backbone metaiqa --weights FILE --data-root DIR --out results/study
 

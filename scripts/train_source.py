@@ -1,13 +1,9 @@
-"""Train a source network on human scores, from scratch or from ImageNet weights that are already on this
-machine.
+"""Train a source network on human scores, from scratch or from ImageNet weights that are on this machine.
 
-python -m scripts.train_source --backbone metaiqa --dataset koniq10k --data-root DIR --output
-source.safetensors
+python -m scripts.train_source --backbone metaiqa --dataset koniq10k --data-root DIR --output F.safetensors
 """
 
 import argparse
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,6 +17,7 @@ from common.runs.cell import run_cells
 from common.runs.model_card import ModelCard
 from common.runs.results import summarise
 from common.runs.training import Recipe, Trainer, check_size, disjoint, load_state, save_state
+from common.system import cli
 from common.system.cli import Parser, above_zero, natural, positive
 from common.system.device import choose, default_workers, environment
 from common.system.errors import UserError, command
@@ -37,16 +34,11 @@ HELD_OUT_SEEDS = range(5)
 
 def parser() -> Parser:
     found = Parser(prog="python -m scripts.train_source", description=__doc__.split("\n\n")[0])
-    found.add_argument("--backbone", required=True, choices=BACKBONES)
-    found.add_argument("--dataset", default="csv", choices=DATASETS, help="default: csv")
-    found.add_argument(
-        "--data-root",
-        type=Path,
-        help="folder of the data sets or of this one; default: $IQA_DATA_ROOT, data/raw",
-    )
-    found.add_argument("--subset", help="part of the data set; data/README.md lists them and the default")
-    found.add_argument("--score-column", help="where a data set has several")
-    found.add_argument("--allow-missing", action="store_true", help="go without images that are not there")
+    cli.add_backbone(found, BACKBONES)
+    cli.add_dataset(found, DATASETS)
+    cli.add_data_root(found)
+    cli.add_subset(found)
+    cli.add_allow_missing(found)
     found.add_argument(
         "--output",
         required=True,
@@ -78,8 +70,8 @@ def parser() -> Parser:
     found.add_argument(
         "--seed", default=0, type=natural, help="of split, initial weights and all that is random; default: 0"
     )
-    found.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    found.add_argument("--workers", type=natural, metavar="W", help="loader processes; by device if left out")
+    cli.add_device(found)
+    cli.add_workers(found)
     found.add_argument("--amp", action="store_true", help="bfloat16 where it is safe; on CUDA")
     found.add_argument("--half", action="store_true", help="store the weights in half precision")
     found.add_argument(
@@ -180,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     card = ModelCard(
         output.name,
-        f"python -m scripts.train_source {shlex.join(sys.argv[1:] if argv is None else argv)}",
+        cli.as_typed("python -m scripts.train_source", argv),
         config,
         summarise(scores, parts.test),
         trainer.scale,

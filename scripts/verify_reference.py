@@ -1,5 +1,4 @@
-"""Check that networks, losses and adaptation compute what the authors' released code computes, to 1e-6 in
-float64.
+"""Check that networks, losses and adaptation compute what the authors' code computes, to 1e-6 in float64.
 
     python -m scripts.verify_reference tests/golden/*.npz
 

@@ -49,7 +49,7 @@ class Scores:
 
     @classmethod
     def empty(cls, seeds: Sequence[int], n: int, niter: int) -> "Scores":
-        """Scores of which none is known yet: NaN."""
+        """Make scores of which none is known yet: NaN."""
         shape = (len(seeds), n)
         nan, losses = np.full(shape, np.nan), np.full((*shape, niter), np.nan)
         return cls(seeds, nan, nan.copy(), np.full(shape, -1), losses)
@@ -72,7 +72,7 @@ class Scores:
         self.seconds += seconds
 
     def notes(self) -> list[str]:
-        """What a reader of the result should know, one sentence each."""
+        """Say what a reader of the result should know, one sentence each."""
         episodes, views = f"of {self.episodes} episodes", f"of {self.source.size} views"
         known = (
             (self.group_left_out, f"{episodes} had too few images for the group loss"),
@@ -108,7 +108,7 @@ class OverSeeds:
         return f"{mean:.{digits}f}" + ("" if std is None else f" {plus_minus} {std:.{digits}f}")
 
     def to_json(self) -> dict[str, Any]:
-        """The form in result.json."""
+        """Return the form in result.json."""
         return {"mean": self.mean, "std": self.std, "values": list(self.values)}
 
     def _known(self) -> list[float] | None:
@@ -147,7 +147,7 @@ class Gain:
         return "" if self.interval is None else f"[{signed(self.interval[0])}, {signed(self.interval[1])}]"
 
     def to_json(self) -> dict[str, Any]:
-        """The form in result.json."""
+        """Return the form in result.json."""
         return {"mean": self.mean, "interval_95": self.interval and list(self.interval)}
 
 
@@ -167,7 +167,7 @@ class Summary:
     enlarged: int  # views of images smaller than the crop
 
     def to_json(self) -> dict[str, Any]:
-        """The form in result.json."""
+        """Return the form in result.json."""
         per_seed = [
             {
                 "seed": seed,
@@ -195,7 +195,7 @@ class Summary:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Summary":
-        """The summary that result.json holds. Raises KeyError, TypeError or ValueError if it holds none."""
+        """Read the summary that result.json holds. Raises KeyError, TypeError or ValueError."""
         source, adapted = (
             {name: OverSeeds(tuple(metric["values"])) for name, metric in found[which].items()}
             for which in ("source", "adapted")
@@ -235,7 +235,7 @@ def metrics_table(summary: Summary) -> str:
 
 
 def summarise(scores: Scores, photographs: Sequence[Photograph]) -> Summary:
-    """The metrics of every seed, and the gain in SROCC with its interval."""
+    """Compute the metrics of every seed, and the gain in SROCC with its interval."""
     mos = np.array([photograph.mos for photograph in photographs])
     source, adapted = (
         _over_seeds([agreement(row, mos) for row in rows]) for rows in (scores.source, scores.adapted)
@@ -281,7 +281,7 @@ class CellResult:
         return self.summary.n_images * len(self.summary.seeds) / self.seconds
 
     def to_json(self) -> dict[str, Any]:
-        """The content of result.json."""
+        """Return the content of result.json."""
         config = {"id": self.cell.id, **asdict(self.cell), "data": self.data, "weights_file": self.weights}
         return {
             "format": FORMAT,
@@ -307,7 +307,7 @@ def write_result(folder: Path, result: CellResult, scores: Scores, photographs: 
 
 
 def read_result(folder: Path) -> CellResult:
-    """The cell that a folder holds.
+    """Read the cell that a folder holds.
 
     Raises UserError, in one line, where a file is damaged or of another format.
     """
@@ -382,7 +382,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _from_json(kind: Any, value: Any) -> Any:
-    """A value of JSON as the dataclasses of a cell have it: lists as tuples, objects as their dataclasses."""
+    """Bring a value of JSON to the dataclasses of a cell: lists to tuples, objects to their dataclasses."""
     if isinstance(value, list):
         return tuple(_from_json(None, item) for item in value)
     if isinstance(value, dict):
@@ -424,7 +424,7 @@ def write_scores(path: Path, scores: Scores, photographs: Sequence[Photograph]) 
 def read_scores(
     result: CellResult, paths: Mapping[str, Path] = MappingProxyType({})
 ) -> tuple[Scores, list[Photograph]]:
-    """The scores and images of a finished cell that was read from a folder; groups are types of distortion.
+    """Read the scores and images of a finished cell from its folder; groups are types of distortion.
 
     paths: of the images, by name, as far as they are known; "." where not. Raises UserError where scores.csv
     is damaged or of other images than result.json.

@@ -1,5 +1,4 @@
-"""Photographs without human scores: what source and adapted network say of them, and whether adaptation may
-be trusted."""
+"""Score photographs without human scores, by source and adapted network, and judge whether to trust it."""
 
 import csv
 import itertools

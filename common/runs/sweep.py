@@ -1,5 +1,4 @@
-"""Many cells into one folder: what is done stays done, what they share is done once, a kill loses the batches
-in hand.
+"""Run many cells into one folder: what they share is done once, and a kill loses the batches in hand alone.
 
 RESULTS/<id>/result.json, scores.csv and run.json hold a finished cell and appear together. Until then its
 episodes lie in RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they end. RESULTS/failed/<id>.json
