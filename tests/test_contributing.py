@@ -73,8 +73,10 @@ def test_a_network(copy, photographs):
         (copy / f"mynet/{file}.py").write_text(code)
     networks = copy / "weights/networks.py"
     source = networks.read_text()
-    assert '"metaiqa")' in source
-    networks.write_text(source.replace('"metaiqa")', '"metaiqa", "mynet")'))
+    assert '    "metaiqa": 0.020,\n' in source
+    networks.write_text(
+        source.replace('    "metaiqa": 0.020,\n', '    "metaiqa": 0.020,\n    "mynet": 0.02,\n')
+    )
     state = {f"trunk.{name}": value for name, value in resnet18(num_classes=1).state_dict().items()}
     torch.save(state, copy / "mynet.pth")
     printed = cell(copy, photographs, "--backbone", "mynet", "--weights", copy / "mynet.pth")

@@ -6,13 +6,13 @@ from importlib import import_module
 from common.runs.grid import Experiment
 from common.y import Backbone
 
-NAMES = ("tres", "musiq", "hyperiqa", "metaiqa")
-CPU_SECONDS = {  # of a forward pass of one image on 4 cores: docs/speed.md
+CPU_SECONDS = {  # by name: of a forward pass of one image on 4 cores, for estimates (docs/speed.md)
     "tres": 0.099,
     "musiq": 0.133,
     "hyperiqa": 0.049,
     "metaiqa": 0.020,
 }
+NAMES = tuple(CPU_SECONDS)
 
 
 class _Backbones(MutableMapping[str, Backbone]):
