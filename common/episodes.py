@@ -138,6 +138,9 @@ def _by_episode(
         vars(layer)["_buffers"].update({name: values[episode] for name, values in buffers.items()})
         # One value per channel has no spread: an image on a map of one pixel keeps the running statistics.
         layer.training = training and (not isinstance(layer, _BatchNorm) or chunk.numel() > chunk.shape[1])
+        if isinstance(layer, nn.GroupNorm) and not chunk.requires_grad:
+            # torch 2.6 and 2.7 crash in its backward on channels-last maps that ask for no gradient.
+            chunk = chunk.contiguous()
         outputs.append(forward(chunk))
     layer.training = training
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
