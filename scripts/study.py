@@ -69,12 +69,12 @@ def table(found: Sequence[tuple[Row, Summary]]) -> str:
 def row_to_json(row: Row, scores: Scores, summary: Summary, backbone: Backbone) -> dict[str, Any]:
     """Return what study.json says of a row."""
     protocol, method = row.setting
-    settled = backbone.cut(protocol).with_default_adapt(method)
+    method = backbone.cut(protocol).with_default_adapt(method)
     return {
         "part": row.part,
         "name": row.name,
         "batch_size": row.batch_size,
-        "setting": asdict(settled) | {"protocol": asdict(protocol)},
+        "setting": asdict(method) | {"protocol": asdict(protocol)},
         **summary.to_json(),
         "seconds": scores.seconds,
         "images_per_second": scores.source.size / scores.seconds,

@@ -82,7 +82,7 @@ class Variant(NamedTuple):
         return f"protocol {self.protocol}, {seeds}, {images}{similar}"
 
 
-class Dataset(Interface):
+class DatasetFacts(Interface):
     """What a report needs to know of a data set."""
 
     @property
@@ -106,7 +106,7 @@ class Paper:
 
     grid: Callable[[Variant], Iterable[Entry]]  # the places under a variant, each with its cell
     backbones: Mapping[str, Backbone]  # by name
-    datasets: Mapping[str, Dataset]  # by name
+    datasets: Mapping[str, DatasetFacts]  # by name
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,8 @@ def entries(
                 chosen = backbone.protocols[protocol]
                 if experiment.cut is not None and method.adapts:
                     chosen = replace(chosen, cut=experiment.cut)
-                settled = backbone.cut(chosen).with_default_adapt(method)
-                cell = Cell(name, experiment.weights, target, settled, chosen, tuple(seeds), limit=limit)
+                spelt_out = backbone.cut(chosen).with_default_adapt(method)
+                cell = Cell(name, experiment.weights, target, spelt_out, chosen, tuple(seeds), limit=limit)
                 yield Entry(experiment.place, name, experiment.weights, target, setting, cell)
 
 
