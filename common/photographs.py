@@ -30,6 +30,7 @@ class Photograph:
     group: str = ""  # its reference or scene, for splits without shared content; else the image itself
     kind: str = ""  # its type of distortion, where the data set tells
     resize: tuple[int, int] | None = None  # (height, width) before the crop, where the data set has one
+    split: str = ""  # official part of its data set, where it has one: train, validation or test
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.key)

@@ -1,6 +1,7 @@
 """Any folder of images with a CSV file that labels them.
 
-Its columns are `image_name`, `MOS` (larger = better) and optionally `reference` and `type`.
+Its columns are `image_name`, `MOS` (larger = better) and optionally `reference`, `type` and `split` (train,
+validation or test).
 """
 
 from pathlib import Path
@@ -11,6 +12,8 @@ from data.files import Files
 from data.label_files import number, read_columns
 
 COLUMNS = ("image_name", "MOS")
+OPTIONAL = ("reference", "type", "split")
+SPLITS = ("train", "validation", "test", "")
 
 
 def labels(files: Files, column: str) -> Labels:
@@ -19,11 +22,15 @@ def labels(files: Files, column: str) -> Labels:
     A name is a path relative to the folder, or the base name, in any case, of a file anywhere below it.
     """
     file = _label_file(files)
-    table = read_columns(file, COLUMNS, optional=("reference", "type"))
-    references, types = (table.get(name, [""] * len(table)) for name in ("reference", "type"))
+    table = read_columns(file, COLUMNS, optional=OPTIONAL)
+    references, types, splits = (table.get(name, [""] * len(table)) for name in OPTIONAL)
+    if unknown := sorted(set(splits) - set(SPLITS)):
+        raise UserError(f"{file}: no split is called {shown(unknown)}: write train, validation or test")
     rows = [
-        Label(name, name, number(score), reference, kind=kind)
-        for name, score, reference, kind in zip(table["image_name"], table["MOS"], references, types)
+        Label(name, name, number(score), reference, kind=kind, split=split)
+        for name, score, reference, kind, split in zip(
+            table["image_name"], table["MOS"], references, types, splits
+        )
     ]
     return Labels(file, column, rows)
 

@@ -23,6 +23,7 @@ class Label:
     group: str = ""  # reference or scene
     parts: tuple[str, ...] = ()  # the subsets it is in, beside `all`
     kind: str = ""  # type of distortion
+    split: str = ""  # official part of those who published the set: train, validation or test
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Dataset:
     columns: Mapping[str, tuple[float, float] | None]  # of scores, to their range; the authors' code's first
     larger_is_better: bool
     subsets: Mapping[str, int | None]  # name to number of images; the first is the default
-    released: str  # the subset that the authors' code uses
+    released: str | None  # the subset that the authors' code uses; None: it does not use this data set
     groups: str  # what images of a group have in common
     label_files: tuple[str, ...]  # patterns, the official ones first
     folders: tuple[str, ...]  # spellings of the folder, compared without case, dashes and spaces
@@ -86,7 +87,7 @@ class Reading:
         total, released = len(self.photographs) + len(self.missing), self.dataset.released
         found = (
             (self.missing, f"{len(self.missing)} of {total} images are missing: {shown(self.missing)}"),
-            (self.subset != released, f"the authors' code uses the subset {released}"),
+            (released not in (None, self.subset), f"the authors' code uses the subset {released}"),
         )
         return [note for holds, note in found if holds]
 
@@ -159,7 +160,15 @@ def read_available(
         )
     paths = files.locate([row.path for row in rows], dataset.whole_path)
     photographs = [
-        Photograph(row.key, paths[row.path], dataset.sign * row.score, row.group, row.kind, dataset.resize)
+        Photograph(
+            row.key,
+            paths[row.path],
+            dataset.sign * row.score,
+            row.group,
+            row.kind,
+            dataset.resize,
+            row.split,
+        )
         for row in rows
         if row.path in paths
     ]

@@ -104,6 +104,22 @@ def pipal_csv(root):
     pd.DataFrame(rows, columns=["filename", "mos"]).to_csv(root / "mos_data.csv")
 
 
+BIQ = {
+    "Train": {"ss03 (3753).jpg": 0.8471, "ss01 (1726).jpg": 0.2874, "ss02 (1014).jpg": 0.5},
+    "Test": {"ss03 (7805).jpg": 0.7321, "ss02 (7).jpg": 0.1, "ss02 (8).jpg": 0.2},
+}
+
+
+def biq2021(root, folder="Images"):
+    """As its repository has it: empty columns in one list, one image whose ending is in capitals."""
+    for part, scores in BIQ.items():
+        more = ",," if part == "Train" else ""
+        lines = [f"Image Name,MOS{more}", *(f"{name},{mos}{more}" for name, mos in scores.items())]
+        text(root / f"{part} (Images and MOS).csv", "\n".join(lines) + "\n")
+        for name in scores:
+            images(root, f"{folder}/{name.replace('(1014).jpg', '(1014).JPG')}")
+
+
 CID = {
     "IS_I_C01_D01": ("IS1/co1", 55.5, 40.25, "C01"),
     "IS_I_C02_D14": ("IS1/co2", 20.0, -9.5, "C02"),

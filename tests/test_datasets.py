@@ -17,6 +17,7 @@ from data.catalogue import DATASETS, folder_of
 from data.dataset import read_available, read_dataset
 from scripts import check_data, reproduce_cell
 from tests.layouts import (
+    BIQ,
     CID,
     CSIQ,
     DSLR,
@@ -26,6 +27,7 @@ from tests.layouts import (
     PIPAL,
     SPAQ,
     TID,
+    biq2021,
     cell,
     cid2013,
     cid2013_ods,
@@ -91,6 +93,7 @@ LAYOUTS = {
     "tid2013": [tid2013, lambda root: tid2013(root / "tid2013")],
     "kadid10k": [kadid10k, lambda root: kadid10k(root / "kadid10k", "distorted_images", "reference_images")],
     "csiq": [csiq, csiq_text, csiq_both, lambda root: csiq_text(root, "dst_imgs/dst_imgs")],
+    "biq2021": [biq2021, lambda root: biq2021(root / "BIQ2021", "Images/Images")],
 }
 
 RECORDS = {  # key, score with larger = better, group
@@ -109,6 +112,7 @@ RECORDS = {  # key, score with larger = better, group
     "tid2013": [(name.lower(), score, name[:3].lower()) for name, score in TID.items()],
     "kadid10k": [(name, score, ref[:3].lower()) for name, (score, ref) in KADID.items()],
     "csiq": [(Path(name).name, -row[0], str(row[1])) for name, row in CSIQ.items()],
+    "biq2021": [(name, mos, name) for part in BIQ.values() for name, mos in part.items()],
 }
 
 
@@ -137,7 +141,7 @@ def test_every_layout_gives_the_same_records(tmp_path, name, build):
 
 def test_subsets_and_counts_are_those_published():
     for dataset in DATASETS.values():
-        assert dataset.released in dataset.subsets and "all" in dataset.subsets
+        assert dataset.released in (None, *dataset.subsets) and "all" in dataset.subsets
     counts = {name: next(iter(dataset.subsets.values())) for name, dataset in DATASETS.items()}
     assert counts == {
         **{
@@ -149,7 +153,7 @@ def test_subsets_and_counts_are_those_published():
             "livec": 1162,
             "dslr": 1035,
         },
-        **{"live_fb": 39810, "tid2013": 3000, "kadid10k": 10125, "csiq": 866, "csv": None},
+        **{"live_fb": 39810, "tid2013": 3000, "kadid10k": 10125, "csiq": 866, "biq2021": 12000, "csv": None},
     }
     assert [name for name, dataset in DATASETS.items() if not dataset.larger_is_better] == [
         "live_iqa",
@@ -170,14 +174,18 @@ def test_subsets_and_counts_are_those_published():
         ("livec", livec, "all", [*(f"t{k}.bmp" for k in range(1, 8)), "3.bmp", "4.bmp", "1164.JPG"]),
         ("live_fb", live_fb, "train+val", list(FLIVE)[1:]),
         ("kadid10k", kadid10k, "released", list(KADID)[:2]),
+        ("biq2021", biq2021, "test", list(BIQ["Test"])),
+        ("biq2021", biq2021, "ss02", ["ss02 (1014).jpg", "ss02 (7).jpg", "ss02 (8).jpg"]),
+        ("biq2021", biq2021, "ss02-test", ["ss02 (7).jpg", "ss02 (8).jpg"]),
     ],
 )
 def test_subsets_are_asked_for_by_name(tmp_path, name, build, subset, keys):
     build(tmp_path)
     reading = read_dataset(DATASETS[name], tmp_path, subset)
     assert [p.key for p in reading.photographs] == keys and reading.record()["subset"] == subset
-    note = f"the authors' code uses the subset {DATASETS[name].released}"
-    assert reading.notes() == ([] if subset == "released" else [note])
+    released = DATASETS[name].released
+    note = f"the authors' code uses the subset {released}"
+    assert reading.notes() == ([] if released in (None, subset) else [note])
 
 
 def test_score_columns(tmp_path):

@@ -297,3 +297,17 @@ def test_mistakes_get_one_line(folder, tmp_path, capsys, more, message):
     assert train_source.main(options(folder, tmp_path / "x.safetensors", *more)) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_an_official_split_is_kept_and_no_group_is_on_both_sides(photographs):
+    groups = sorted({p.group for p in photographs})
+    held_out = {groups[0]: "test", groups[1]: "validation"}
+    official = [replace(p, split=held_out.get(p.group, "train")) for p in photographs]
+    parts = disjoint(official, 0)
+    assert {p.group for p in parts.test} == {groups[0]} and {p.group for p in parts.validation} == {groups[1]}
+    assert len(parts.train) == len(photographs) - len(parts.test) - len(parts.validation)
+    only_test = [replace(p, split="test" if p.group == groups[0] else "train") for p in photographs]
+    parts = disjoint(only_test, 0)
+    assert {p.group for p in parts.test} == {groups[0]} and 0 < len({p.group for p in parts.validation}) < 3
+    with pytest.raises(UserError, match="in test and train part of the official split"):
+        disjoint([*official, replace(official[0], split="test"), replace(official[0], split="train")], 0)

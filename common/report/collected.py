@@ -92,8 +92,8 @@ class DatasetFacts(Interface):
     def larger_is_better(self) -> bool: ...
 
     @property
-    def released(self) -> str:
-        """Return the subset that the paper uses."""
+    def released(self) -> str | None:
+        """Return the subset that the paper uses, None where it does not use the data set."""
 
     @property
     def subsets(self) -> Mapping[str, int | None]:

@@ -141,22 +141,35 @@ def check_size(network: nn.Module, size: int) -> None:
 def disjoint(
     photographs: Sequence[Photograph], seed: int, shares: tuple[float, float] = (0.15, 0.15)
 ) -> Parts:
-    """Split by group, at random by the seed.
+    """Split by group: into the official parts where there are such, else at random by the seed.
 
-    shares: of the groups for validation and test, each at least one group.
+    shares: of the groups for a validation and a test part that is drawn, each at least one group. Raises
+    UserError where a group is in two official parts, or where too few groups are there to draw from.
     """
-    groups = sorted(
-        {photograph.group for photograph in photographs}, key=lambda group: digest(seed, "split", group)
-    )
-    validation, test = (max(1, round(share * len(groups))) for share in shares)
-    if len(groups) < validation + test + 1:
+    official: dict[str, str] = {}  # by group
+    for photograph in photographs:
+        split = official.setdefault(photograph.group, photograph.split)
+        if split != photograph.split:
+            parts = " and ".join(sorted((split or "no", photograph.split or "no")))
+            raise UserError(
+                f"images of {photograph.group} are in {parts} part of the official split: keep one"
+            )
+    groups = sorted(official, key=lambda group: digest(seed, "split", group))
+    held_out = {
+        name: [group for group in groups if official[group] == name] for name in ("validation", "test")
+    }
+    free = [group for group in groups if official[group] not in held_out]
+    drawn = {
+        name: max(1, round(share * len(free))) for name, share in zip(held_out, shares) if not held_out[name]
+    }
+    if len(free) < sum(drawn.values()) + 1:
         raise UserError(
             f"{len(groups)} groups of images cannot be split into training, validation and test: 3 are needed"
         )
-    part = {
-        group: 1 if i < validation else 2 if i < validation + test else 0 for i, group in enumerate(groups)
-    }
-    return Parts(*([p for p in photographs if part[p.group] == which] for which in range(3)))
+    for name, count in drawn.items():
+        held_out[name], free = free[:count], free[count:]
+    members = [set(free), set(held_out["validation"]), set(held_out["test"])]
+    return Parts(*([p for p in photographs if p.group in part] for part in members))
 
 
 def quality_loss(scores: Tensor, target: Tensor, correlation: float = 1.0) -> Tensor:
