@@ -7,6 +7,8 @@ from typing import Any
 from common.runs.results import Summary
 from common.runs.training import Scale
 
+MANY = 30  # groups of which only the number is told
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -24,9 +26,7 @@ class ModelCard:
     def markdown(self) -> str:
         """Return the card as Markdown."""
         data, recipe, split = (self.config[name] for name in ("data", "recipe", "split"))
-        parts = [
-            f"| {name} | {part['images']} | {', '.join(part['groups'])} |" for name, part in split.items()
-        ]
+        parts = [f"| {name} | {part['images']} | {_groups(part['groups'])} |" for name, part in split.items()]
         best = max(self.history, key=_srocc)
         options = ", ".join(f"{name} {value}" for name, value in recipe.items() if name != "view")
         side = recipe["view"]["size"]
@@ -59,6 +59,10 @@ class ModelCard:
             "",
         ]
         return "\n".join(lines)
+
+
+def _groups(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= MANY else f"{len(names):,}"
 
 
 def _srocc(epoch: Mapping[str, float | None]) -> float:
