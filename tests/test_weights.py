@@ -313,6 +313,7 @@ def test_conversion_keeps_what_is_known(tmp_path, capsys):
     assert convert_weights.main([*command, "--backbone", "tres"]) == 2
     assert "does not fit" in capsys.readouterr().err and not target.exists()
     assert convert_weights.main([*command, "--backbone", "metaiqa"]) == 0
+    assert target.stat().st_mode == (tmp_path / "lock.json").stat().st_mode  # others may read it too
     with safe_open(target, "pt") as file:
         kept = file.metadata()
     assert (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from common.system.errors import UserError, shown
@@ -49,7 +49,8 @@ def save_weights(
         for name, tensor in state.items()
     }
     with whole_path(path) as temporary:
-        save_file({name: x.contiguous() for name, x in tensors.items()}, temporary, dict(metadata))
+        # Not save_file, whose files nobody but their owner may read.
+        temporary.write_bytes(save({name: x.contiguous() for name, x in tensors.items()}, dict(metadata)))
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
