@@ -60,7 +60,7 @@ class Outcome:
     source: Tensor  # (N,)
     adapted: Tensor  # (N,)
     choice: Tensor  # (N,), index into TYPES of what the rank loss looked at; -1: at none, or at all
-    losses: Tensor  # (niter,)
+    losses: Tensor  # (niter,); empty where no loss drove the episode
     group_left_out: bool  # the batch was too small for the group loss
     fell_back: bool  # a loss or score was not finite, so that `adapted` is the source's
 
@@ -339,5 +339,7 @@ class Adapter:
                 self.carried = None
             kept = adapted if moved and not broken else scores
             left_out = self.method.splits_groups and own is None
+            if not (moved and self.method.takes_steps):
+                loss = loss[:0]
             outcomes.append(Outcome(scores, kept, choice, loss, left_out, broken))
         return outcomes

@@ -164,7 +164,8 @@ def pass_momenta(order: Sequence[int], passes: int) -> list[Callable[[float | No
 
     def momentum(index: int, m: float | None) -> float:
         m = 0.1 if m is None else m  # None would average over a lifetime, which an episode does not have
+        own = share(index, m)  # 0 for a momentum of 1 where a later pass is seen
         earlier = (1 - m) ** len(order) + sum(share(i, m) for i in range(index + 1))
-        return share(index, m) / earlier if index in order else 0.0
+        return own / earlier if own else 0.0
 
     return [partial(momentum, index) for index in range(passes)]

@@ -1,9 +1,8 @@
 """The self-supervised losses of test-time adaptation (Sec. 3.2), as functions and as terms of Eq. 7.
 
 The functions work on projected features z: (N, 256). A `Term` says which passes a loss reads, by name, and
-how its value comes from them; whatever else depends on a loss (which passes run, in which order, what a
-method costs) follows from its term. A new loss is a function and an entry of TERMS here, and a method in
-protocols.py.
+how its value comes from them; which passes run, in which order, and what a method costs follow from its
+terms. A new loss on these passes is a function and an entry of TERMS here, and a method in protocols.py.
 """
 
 import math
@@ -120,7 +119,7 @@ class Episode(NamedTuple):
     quarter_turns: Tensor  # (N,), by how much each image of the pass "turned" is turned
 
 
-Passes = Mapping[str, Tensor]  # name of a pass -> what the term reads of it, a row per image of one batch
+Passes = Mapping[str, Tensor]  # a need of the term -> what it reads of that pass, (N, D)
 
 
 @dataclass(frozen=True)

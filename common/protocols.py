@@ -81,7 +81,7 @@ class Method:
 
     @property
     def passes(self) -> tuple[str, ...]:
-        """Names of the forward passes of a step, in the order in which they run; the clean one is last."""
+        """Names of the forward passes of a step, in the order in which they run; a clean one is last."""
         names = dict.fromkeys(name for _, served in self.terms for name in served.values())
         return tuple(sorted(names, key=lambda name: name == "clean"))
 

@@ -170,7 +170,7 @@ def cell_of(args: argparse.Namespace) -> tuple[Cell, Entry | None]:
     protocol, method = settings(args)
     if args.table is not None:
         place = place_in(args, protocol, method)
-        return place.cell, place
+        return replace(place.cell, weights=args.weights or place.cell.weights), place
     if args.weights is None:
         raise UserError("no --weights: give a checkpoint, or the --table whose own it shall be")
     target = Target(args.dataset, args.subset)

@@ -194,9 +194,10 @@ def test_which_passes_move_the_running_statistics(small):
     )
 
 
+@pytest.mark.parametrize("m", [0.1, 1.0])
 @pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 2], [2, 0, 1, 2], [2], []])
-def test_momenta_leave_what_the_order_would(order):
-    statistics, m = [1.0, -2.0, 5.0], 0.1
+def test_momenta_leave_what_the_order_would(order, m):
+    statistics = [1.0, -2.0, 5.0]
     expected = 3.0
     for index in order:
         expected = (1 - m) * expected + m * statistics[index]

@@ -73,7 +73,11 @@ def finish(
         "label_file": "labels.csv",
     }
     before, after = (
-        {"srocc": OverSeeds(tuple(values)), "plcc": OverSeeds(tuple(value - 0.1 for value in values))}
+        {
+            "srocc": OverSeeds(tuple(values)),
+            "plcc": OverSeeds(tuple(value - 0.1 for value in values)),
+            **{name: OverSeeds((None,) * len(seeds)) for name in ("plcc_logistic", "krocc", "rmse")},
+        }
         for values in (source[: len(seeds)], srocc)
     )
     gain = Gain(after["srocc"].mean - before["srocc"].mean, interval)
@@ -311,6 +315,31 @@ def test_a_result_of_an_older_program_is_refused_in_one_line(tmp_path, capsys):
     assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "result.json has format 1, and this program reads format 2: run the cell again" in line
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (("srocc_gain", "interval_95"), []),
+        (("srocc_gain", "mean"), "x"),
+        (("source", "srocc", "values"), ["x", 1]),
+        (("adapted", "plcc", "values"), [0.5]),
+        (("source", "plcc"), None),
+        (("config", "method", "niter"), {"a": 1}),
+    ],
+)
+def test_a_damaged_result_is_named_in_one_line(tmp_path, capsys, path, value):
+    folder = finish(tmp_path, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
+    content = json.loads((folder / "result.json").read_text())
+    *above, last = path
+    part = content
+    for name in above:
+        part = part[name]
+    part[last] = value
+    (folder / "result.json").write_text(json.dumps(content))
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "result.json: not a result of this program" in line or "its cell is" in line
 
 
 def test_whatever_a_page_shows_is_escaped(tmp_path):

@@ -427,3 +427,14 @@ def test_a_network_is_imported_when_it_is_asked_for():
         "assert 'musiq.wrapper' in sys.modules and 'tres' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_another_checkpoint_in_a_place_of_a_table_is_another_cell():
+    """Else a sweep would count it as done."""
+    asked = ["--table", "1", "--backbone", "tres", "--dataset", "pipal"]
+    own, place = reproduce_cell.cell_of(reproduce_cell.parser().parse_args(asked))
+    other, same_place = reproduce_cell.cell_of(
+        reproduce_cell.parser().parse_args([*asked, "--weights", "my.pth"])
+    )
+    assert place == same_place and own == place.cell
+    assert other == replace(own, weights="my.pth") and other.id != own.id

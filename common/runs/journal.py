@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.system.errors import UserError
+
 FORMAT = 1
 
 
@@ -23,7 +25,10 @@ class Journal:
         self._whole = 0  # bytes that are valid
 
     def read(self) -> bool:
-        """Take over the batches that the file holds; return False if it is of another header, or damaged."""
+        """Take over the batches that the file holds, up to a damaged line.
+
+        Returns False if it is of another header, or its header is damaged.
+        """
         self.batches, self._whole = {}, 0
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         if not lines or not lines[0].endswith(b"\n"):
@@ -46,9 +51,13 @@ class Journal:
     @contextmanager
     def opened(self) -> Iterator["Journal"]:
         """Open the file for writing, behind the batches that are known."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as self._file:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
             self._file.truncate(self._whole)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror or error})") from None
+        with self._file:
             if not self._whole:
                 self._write(self.header)
             yield self

@@ -28,6 +28,7 @@ from common.system.errors import UserError
 from common.system.output import write_csv, write_json
 
 FORMAT = 2
+METRICS = ("srocc", "plcc", "plcc_logistic", "krocc", "rmse")
 FILES = ("result.json", "run.json", "scores.csv")  # of a finished cell
 Verdict = Literal["helped", "harmed", "undecided", ""]
 
@@ -195,24 +196,34 @@ class Summary:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Summary":
-        """Read the summary that result.json holds. Raises KeyError, TypeError or ValueError."""
+        """Read the summary that result.json holds. Raises LookupError, TypeError or ValueError."""
+        seeds = tuple(int(row["seed"]) for row in found["seeds"])
         source, adapted = (
-            {name: OverSeeds(tuple(metric["values"])) for name, metric in found[which].items()}
+            {name: _metric(found[which][name]["values"], len(seeds)) for name in METRICS}
             for which in ("source", "adapted")
         )
-        interval = found["srocc_gain"]["interval_95"]
+        gain, interval = found["srocc_gain"]["mean"], found["srocc_gain"]["interval_95"]
         return cls(
-            found["n_images"],
-            tuple(row["seed"] for row in found["seeds"]),
+            int(found["n_images"]),
+            seeds,
             source,
             adapted,
-            Gain(found["srocc_gain"]["mean"], None if interval is None else (interval[0], interval[1])),
-            found["distortions_chosen"],
-            found["episodes"]["total"],
-            found["episodes"]["group_loss_left_out"],
-            found["episodes"]["fell_back_to_source"],
-            found["views_scaled_up"],
+            Gain(
+                None if gain is None else float(gain),
+                None if interval is None else (float(interval[0]), float(interval[1])),
+            ),
+            dict(found["distortions_chosen"]),
+            int(found["episodes"]["total"]),
+            int(found["episodes"]["group_loss_left_out"]),
+            int(found["episodes"]["fell_back_to_source"]),
+            int(found["views_scaled_up"]),
         )
+
+
+def _metric(values: Sequence[Any], seeds: int) -> OverSeeds:
+    if len(values) != seeds:
+        raise ValueError(f"{len(values)} values for {seeds} seeds")
+    return OverSeeds(tuple(None if value is None else float(value) for value in values))
 
 
 def metrics_table(summary: Summary) -> str:
@@ -280,6 +291,10 @@ class CellResult:
         """How many photographs were scored in a second, each counted once per seed."""
         return self.summary.n_images * len(self.summary.seeds) / self.seconds
 
+    def run_to_json(self) -> dict[str, float]:
+        """Return how long it took, as run.json has it."""
+        return {"seconds": self.seconds, "images_per_second": self.images_per_second}
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of result.json."""
         config = {"id": self.cell.id, **asdict(self.cell), "data": self.data, "weights_file": self.weights}
@@ -295,14 +310,7 @@ def write_result(folder: Path, result: CellResult, scores: Scores, photographs: 
     """Write the three files of a cell into a folder; each appears whole or not at all."""
     write_json(folder / "result.json", result.to_json())
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_json(
-        folder / "run.json",
-        {
-            "seconds": result.seconds,
-            "images_per_second": result.images_per_second,
-            "finished": finished,
-        },
-    )
+    write_json(folder / "run.json", {**result.run_to_json(), "finished": finished})
     write_scores(folder / "scores.csv", scores, photographs)
 
 
@@ -324,12 +332,13 @@ def read_result(folder: Path) -> CellResult:
             data,
             weights,
             content["environment"],
-            run["seconds"],
+            float(run["seconds"]),
             folder,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{file}: not a result of this program ({type(error).__name__}: {error}): move it elsewhere"
+            f"{file}: not a result of this program, or run.json beside it is not "
+            f"({type(error).__name__}: {error}): move the folder elsewhere"
         ) from None
     if written_id != cell.id:
         raise UserError(f"{file}: its cell is {cell.id}, not {written_id}: move the folder elsewhere")
@@ -435,7 +444,7 @@ def read_scores(
     steps = [f"loss_{step + 1}" for step in range(niter)]
     try:
         text = dict.fromkeys(("image", "type", "distortion"), str)
-        frame = pd.read_csv(file, dtype=text, keep_default_na=False)
+        frame = pd.read_csv(file, dtype=text, keep_default_na=False, lineterminator="\n")
         frame = frame[[*COLUMNS, *steps]]
         first = frame[frame["seed"] == seeds[0]]
         scores = Scores.empty(seeds, len(first), niter)

@@ -215,12 +215,10 @@ class ScoreFile:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Write what there is so far, and be ready for more."""
-        write_csv(self.path, HEADER, (row for rows in self._rows_of_batches() for _, row in rows))
-        with (
-            self.journal.opened(),
-            self.path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as self._file,
-        ):
-            yield
+        with self.journal.opened():  # first: without it the output counts as complete
+            write_csv(self.path, HEADER, (row for rows in self._rows_of_batches() for _, row in rows))
+            with self.path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as self._file:
+                yield
 
     def add(self, scored: ScoredBatch, rows: Mapping[int, Row]) -> None:
         """Add a batch; rows: by index of the image."""

@@ -147,7 +147,10 @@ class Store:
         """Return why a cell is not done."""
         if not self.failed(cell):
             return "not finished; the same command goes on"
-        return read_failure(self.failure(cell)).reason
+        try:
+            return read_failure(self.failure(cell)).reason
+        except UserError as error:
+            return str(error)
 
     def clear_failure(self, cell: Cell) -> None:
         """Forget that a cell failed: it may be tried again."""
@@ -157,6 +160,8 @@ class Store:
     def add(self, result: CellResult, scores: Scores, photographs: Sequence[Photograph]) -> None:
         """Write the result of a cell, all of its files at once."""
         with locked(self.lock(result.cell.id), wait=True):
+            if self.done(result.cell):
+                raise UserError(f"{self.root / result.cell.id} is there by now: choose other --results")
             self._write(result, scores, photographs)
         self.clear(result.cell)
 
