@@ -451,7 +451,7 @@ def test_check_data_reports_all_data_sets(raw, capsys):
         assert f"labels {n} of {expected} expected images" in next(
             row for row in lines if row.startswith(f"{name}: ")
         )
-    assert len(lines) == 22  # a row and one problem, the count, for each
+    assert len(lines) == 2 * len(RECORDS)  # a row and one problem, the count, for each
     assert re.search("dmos_new, higher is worse, negated +-2.64 to 111.7 ", lines[3])
     assert re.search("dmos, higher is better +1.2 to 4.57 ", lines[9])
     assert {path: path.stat().st_mtime_ns for path in raw.rglob("*")} == listing
