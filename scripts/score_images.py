@@ -8,7 +8,6 @@ Larger = better. The CSV file is written batch by batch; after an interruption -
 """
 
 import argparse
-import importlib
 import json
 import sys
 import time
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from common.batches import batch_order
@@ -42,7 +40,6 @@ from common.system.device import choose, default_episodes, default_workers, envi
 from common.system.errors import UserError, command
 from common.system.output import check_targets, write_json
 from common.views import View
-from common.wrap import wrap
 from common.y import YNetwork
 from data import inputs
 from data.collect import Collection, collect
@@ -51,6 +48,7 @@ from data.label_files import read_columns
 from weights.loading import load_weights
 from weights.manifest import SourceFile, located
 from weights.networks import BACKBONES
+from weights.own_network import inner, made, wrapped
 
 SHOWN = ("rank+gc", "gc", "rank", "rotation", "none")
 FORMAT = 1  # of the summary
@@ -67,15 +65,7 @@ def parser() -> Parser:
     )
     found.add_argument("--output", type=Path, required=True, metavar="OUT.csv", help="one row per image")
     found.add_argument("--backbone", choices=list(BACKBONES), help="a network of the paper, with --weights")
-    found.add_argument(
-        "--model", metavar="MODULE:FUNCTION", help="your own: a function that returns it, or a wrapped one"
-    )
-    found.add_argument(
-        "--features", metavar="LAYER", help="of --model: dotted name of the module where the extractor ends"
-    )
-    found.add_argument(
-        "--size", type=positive, metavar="S", help="of --model: side of its input; default: 224"
-    )
+    cli.add_model(found)
     cli.add_weights(found)
     found.add_argument(
         "--method", default="rank+gc", choices=SHOWN, help="default: rank+gc; none: the source alone"
@@ -124,25 +114,6 @@ def _json_name(text: str) -> str:
     return text
 
 
-def made(name: str) -> nn.Module:
-    """Return what the function `package.module:function` returns. Raises UserError if it is no network."""
-    module, _, function = name.partition(":")
-    if not module or not function or module.startswith("."):
-        raise UserError(f"--model {name}: give it as package.module:function")
-    try:
-        network = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # whatever a stranger's code may raise
-        fault = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        raise UserError(
-            f"--model {name}: {fault}; it must be a function without arguments that returns the network"
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise UserError(
-            f"--model {name} returned a {type(network).__name__}: it must return a torch.nn.Module"
-        )
-    return network
-
-
 def network_of(
     args: argparse.Namespace, weights: SourceFile | None, device: torch.device
 ) -> tuple[YNetwork, Setting]:
@@ -169,22 +140,11 @@ def _own(
     args: argparse.Namespace, weights: SourceFile | None, protocol: Protocol, device: torch.device
 ) -> YNetwork:
     """Return the Y of --model."""
-    made_network = made(args.model)
-    wrapped = made_network if isinstance(made_network, YNetwork) else None
-    if wrapped is not None and args.features is not None:
-        raise UserError(
-            f"--model {args.model} is wrapped already, and its features are settled: leave out --features"
-        )
-    if wrapped is None and args.features is None:
-        parts = ", ".join(name for name, _ in made_network.named_children())
-        raise UserError(
-            f"no --features: name the module of {args.model} where the extractor ends; its parts are {parts}"
-        )
+    network = made(args.model)
     if weights is not None:
         weights.verify()
-        load_weights(made_network if wrapped is None else wrapped.network, weights.path)
-    made_network.to(device).to(memory_format=torch.channels_last)
-    return wrap(made_network, args.features, size=protocol.view.size) if wrapped is None else wrapped
+        load_weights(inner(network), weights.path)
+    return wrapped(network.to(device), args.model, args.features, protocol.view.size)
 
 
 def describe(found: Movement, guarded: bool) -> tuple[str, str]:

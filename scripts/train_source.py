@@ -1,18 +1,21 @@
 """Train a source network on human scores, from scratch or from ImageNet weights that are on this machine.
 
-python -m scripts.train_source --backbone metaiqa --dataset koniq10k --data-root DIR --output F.safetensors
+python -m scripts.train_source --backbone metaiqa --dataset koniq10k --data-root DIR --output F
+python -m scripts.train_source --model timm:resnet18 --features layer4 --dataset csv --output F
 """
 
 import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from common.protocols import METHODS, Setting
+from common.protocols import METHODS, PAPER, Protocol, Setting
 from common.runs.cell import run_cells
 from common.runs.model_card import ModelCard
 from common.runs.results import summarise
@@ -22,19 +25,22 @@ from common.system.cli import Parser, above_zero, natural, positive
 from common.system.device import choose, default_workers, environment
 from common.system.errors import UserError, command
 from common.system.output import check_targets, whole_file
-from common.y import Backbone
+from common.views import View
+from common.y import YNetwork
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read_dataset
-from weights.initial import initial_network
+from weights.initial import drawn, initial_network, initialise
 from weights.loading import load_weights, save_weights
 from weights.networks import BACKBONES
+from weights.own_network import made, wrapped
 
 HELD_OUT_SEEDS = range(5)
 
 
 def parser() -> Parser:
     found = Parser(prog="python -m scripts.train_source", description=__doc__.split("\n\n")[0])
-    cli.add_backbone(found, BACKBONES)
+    cli.add_backbone(found, BACKBONES, required=False)
+    cli.add_model(found)
     cli.add_dataset(found, DATASETS)
     cli.add_data_root(found)
     cli.add_subset(found)
@@ -50,8 +56,9 @@ def parser() -> Parser:
         "--init",
         default="auto",
         metavar="auto|scratch|NAME|FILE",
-        help="auto (default): ImageNet weights if torch.hub has them here, else scratch; "
-        "or a checkpoint, or a ResNet's weights",
+        help="auto (default): ImageNet weights if torch.hub has them here, else scratch; or a checkpoint, "
+        "or a ResNet's weights. Of --model: auto, the weights it is made with, or a checkpoint whose entries "
+        "fit by name or by their order",
     )
     found.add_argument(
         "--recipe", default="plain", choices=("plain", "meta"), help="meta: over distortion types, as MetaIQA"
@@ -62,7 +69,17 @@ def parser() -> Parser:
     )
     found.add_argument("--batch-size", default=32, type=positive, help="default: 32")
     found.add_argument(
-        "--view-size", type=positive, help="pixels of training views, if the network takes others than 224"
+        "--view-size",
+        type=positive,
+        metavar="S",
+        help="pixels of training views, if the network takes others than those of the test",
+    )
+    found.add_argument(
+        "--small-views",
+        nargs=2,
+        type=positive,
+        metavar=("S", "EPOCHS"),
+        help="pixels of the views that the first so many epochs see instead: cheaper",
     )
     found.add_argument(
         "--lr", type=above_zero, help="peak learning rate; default: 1e-3 from scratch, else 1e-4"
@@ -80,20 +97,53 @@ def parser() -> Parser:
     return found
 
 
-def recipe_of(args: argparse.Namespace, backbone: Backbone, scratch: bool) -> Recipe:
+class Start(NamedTuple):
+    """The network before its training."""
+
+    name: str  # of the network
+    ynet: YNetwork
+    init: str  # what it starts from, in words
+    protocol: Protocol  # of the test
+    output: tuple[float, float]  # what a mean score should come out as, and one deviation above it, less that
+
+
+def start_of(args: argparse.Namespace) -> Start:
+    """Return the network that was asked for. Raises UserError where it cannot be made."""
+    if (args.backbone is None) == (args.model is None):
+        raise UserError("give either --backbone, a network of the paper, or --model, your own")
+    if args.model is not None:
+        view = View(size=args.size or View.size)
+        network = drawn(partial(made, args.model), args.seed)
+        init = initialise(network, args.init)
+        ynet = wrapped(network, args.model, args.features, view.size)
+        return Start(
+            f"{args.model} {args.features or ''}".rstrip(), ynet, init, replace(PAPER, view=view), (0.0, 1.0)
+        )
+    if args.features is not None or args.size is not None:
+        raise UserError("--features and --size belong to --model: a network of the paper knows its own")
+    backbone = BACKBONES[args.backbone]
+    network, init = initial_network(backbone, args.init, args.seed)
+    protocol = backbone.protocols["paper"]
+    return Start(args.backbone, backbone.wrap(network, protocol), init, protocol, backbone.output)
+
+
+def recipe_of(args: argparse.Namespace, start: Start) -> Recipe:
     """Return the recipe that was asked for.
 
     Training views are as those of the test, of another size if asked.
     """
-    view = backbone.protocols["paper"].view
-    rate = args.lr or (1e-3 if scratch else 1e-4)
+    view = start.protocol.view
+    rate = args.lr or (1e-3 if start.init == "random weights" else 1e-4)
     meta = args.recipe == "meta"
+    small, small_epochs = args.small_views or (0, 0)
     return Recipe(
         seed=args.seed,
         epochs=args.epochs,
         crops=args.crops,
         batch_size=args.batch_size,
         view=replace(view, size=args.view_size or view.size),
+        small_epochs=small_epochs,
+        small=small,
         lr=1.0 if meta else rate,  # the whole way to where the inner steps lead
         amp=args.amp,
         meta=meta,
@@ -117,16 +167,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     workers = default_workers(device) if args.workers is None else args.workers
     reading = read_dataset(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     parts = disjoint(reading.photographs, args.seed)
-    backbone = BACKBONES[args.backbone]
-    network, init = initial_network(backbone, args.init, args.seed)
-    recipe = recipe_of(args, backbone, scratch=init == "random weights")
-    check_size(network, recipe.view.size)
-    protocol = backbone.protocols["paper"]
-    ynet = backbone.wrap(network, protocol).to(device).to(memory_format=torch.channels_last)
+    source = start_of(args)
+    recipe = recipe_of(args, source)
+    for size in {recipe.view.size, recipe.small or recipe.view.size}:
+        check_size(source.ynet.network, size)
+    ynet = source.ynet.to(device).to(memory_format=torch.channels_last)
     config = {
-        "backbone": args.backbone,
+        "backbone": source.name,
         "data": reading.record(),
-        "init": init,
+        "init": source.init,
         "half": args.half,
         "recipe": asdict(recipe),
         "split": parts.record(),
@@ -134,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sizes = [
         f"{name} {p['images']} images of {len(p['groups'])} groups" for name, p in parts.record().items()
     ]
-    print(f"{args.backbone} from {init}, {reading.dataset.title}: {', '.join(sizes)}", flush=True)
+    print(f"{source.name} from {source.init}, {reading.dataset.title}: {', '.join(sizes)}", flush=True)
     start, earlier = (load_state(state_file, config) if args.resume else None) or (None, 0.0)
     begun = time.perf_counter()
     with tqdm(unit="batch", smoothing=0.1, disable=None) as bar:
@@ -142,15 +191,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             ynet,
             parts,
             recipe,
-            output=backbone.output,
-            test_view=protocol.view,
+            output=source.output,
+            test_view=source.protocol.view,
             workers=workers,
             bar=bar.update,
         )
         bar.reset(total=trainer.steps)
         bar.update(start.epoch * trainer.per_epoch if start else 0)
         metadata = {
-            "backbone": args.backbone,
+            "backbone": source.name,
             "score_mean": repr(trainer.scale.mean),
             "score_scale": repr(trainer.scale.scale),
         }
@@ -166,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (scores,) = run_cells(
         ynet,
         parts.test,
-        [Setting(protocol, METHODS["source"])],
+        [Setting(source.protocol, METHODS["source"])],
         seeds=HELD_OUT_SEEDS,
         workers=workers,
     )

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,8 @@ class Recipe:
     crops: int = 1  # random views of every photograph in an epoch
     batch_size: int = 32
     view: View = field(default_factory=View)  # of training; validation sees the one of the test
+    small_epochs: int = 0  # how many epochs, the first, see views of `small` pixels instead
+    small: int = 0
     lr: float = 1e-3  # at its peak
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
@@ -204,16 +206,17 @@ def predict(
 
 
 class TrainingViews(torch.utils.data.Dataset):
-    """Views of photographs, by (seed of the view, index); what was decoded is kept while there is room."""
+    """Views of photographs, by (seed, side, index); what was decoded is kept while there is room."""
 
     def __init__(self, photographs: Sequence[Photograph], recipe: Recipe):
         self.photographs, self.recipe = photographs, recipe
         self.decoded: dict[Path, np.ndarray] = {}
         self.room = KEEP
 
-    def __getitem__(self, at: tuple[int, int]) -> Sample | UserError:
-        seed, index = at
-        return Views(self.photographs, seed, self.recipe.view, read=self._read)[index]
+    def __getitem__(self, at: tuple[int, int, int]) -> Sample | UserError:
+        seed, side, index = at
+        view = replace(self.recipe.view, size=side)
+        return Views(self.photographs, seed, view, read=self._read)[index]
 
     def _read(self, path: Path) -> np.ndarray:
         if path not in self.decoded:
@@ -321,10 +324,11 @@ class Trainer:
     def _seed(self, purpose: str) -> int:
         return int.from_bytes(digest(self.recipe.seed, purpose)[:7], "big")
 
-    def _keyed(self, epoch: int, batch: Sequence[int]) -> list[tuple[int, int]]:
-        """Return the seed of the view and the index of the photograph, for each index into `crops` passes."""
-        n = len(self.parts.train)
-        return [(self._seed(f"epoch {epoch} crop {index // n}"), index % n) for index in batch]
+    def _keyed(self, epoch: int, batch: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Return seed and side of the view and the photograph's index, for each index into `crops` passes."""
+        n, recipe = len(self.parts.train), self.recipe
+        side = recipe.small if epoch < recipe.small_epochs else recipe.view.size
+        return [(self._seed(f"epoch {epoch} crop {index // n}"), side, index % n) for index in batch]
 
     def _batches(self, epoch: int) -> list[list[int]]:
         """Return batches of indices into `crops` passes over the training set.

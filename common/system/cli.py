@@ -23,9 +23,24 @@ def as_typed(prog: str, argv: Sequence[str] | None) -> str:
     return f"{prog} {shlex.join(sys.argv[1:] if argv is None else argv)}"
 
 
-def add_backbone(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """Add --backbone, which must be given; names: those to choose from."""
-    parser.add_argument("--backbone", required=True, choices=list(names))
+def add_backbone(parser: argparse.ArgumentParser, names: Iterable[str], required: bool = True) -> None:
+    """Add --backbone; names: those to choose from."""
+    parser.add_argument("--backbone", required=required, choices=list(names), help="a network of the paper")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add --model, --features and --size, for a network of the user's own."""
+    parser.add_argument(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="your own: a function that returns it, or a wrapped one; or timm:ARCHITECTURE",
+    )
+    parser.add_argument(
+        "--features", metavar="LAYER", help="of --model: dotted name of the module where the extractor ends"
+    )
+    parser.add_argument(
+        "--size", type=positive, metavar="S", help="of --model: side of its input; default: 224"
+    )
 
 
 def add_weights(parser: argparse.ArgumentParser, required: bool = False, default: str = "") -> None:
