@@ -13,7 +13,7 @@ The six steps of an episode:
 examples/one_episode.py has the same for a single batch in plain lines; here E episodes run as one program.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -51,6 +51,7 @@ class Source(NamedTuple):
         None  # (M, T), |q(x_low) - q(x_high)| of each type; None if the method does not choose
     )
     choice: Tensor | None = None  # (M,), index into TYPES of the largest gap
+    spread: Tensor | None = None  # (), standard deviation of its scores of a stream; None: each batch's own
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def stack_batches(ynet: YNetwork, batches: Sequence[Batch]) -> StackedBatches:
 def score_source(ynet: YNetwork, images: StackedBatches, protocol: Protocol, choose: bool) -> Source:
     """Take step 2, and step 4 if asked to choose: score the clean images, and all distorted copies.
 
-    Raises NotFinite where a score is not finite, and ValueError where a choice is asked for among some of the
-    types only.
+    Raises NotFinite where a score is not finite, and ValueError where a choice is asked for and copies of one
+    of the types are missing.
     """
     scores = ynet.predict(
         _laid_out(images.clean)
@@ -105,16 +106,17 @@ def score_source(ynet: YNetwork, images: StackedBatches, protocol: Protocol, cho
         raise NotFinite(finite)
     if not choose:
         return Source(scores)
-    if images.types != TYPES:
+    if images.types[: len(TYPES)] != TYPES:
         raise ValueError(
             f"a choice is among {', '.join(TYPES)}, and there are pairs of {', '.join(images.types)}"
         )
+    pairs = images.pairs[: len(TYPES)]
     further_scales = None
     if protocol.blur_first_scale_only:
-        further_scales = images.pairs.clone()
+        further_scales = pairs.clone()
         further_scales[TYPES.index("blur")] = images.clean
         further_scales = _laid_out(further_scales.flatten(0, 2))
-    copies = _predict_copies(ynet, _laid_out(images.pairs.flatten(0, 2)), further_scales)
+    copies = _predict_copies(ynet, _laid_out(pairs.flatten(0, 2)), further_scales)
     high, low = copies.view(len(TYPES), len(LEVELS), -1).unbind(1)
     gaps = (low - high).abs().T
     return Source(scores, gaps, gaps.argmax(1))
@@ -134,6 +136,10 @@ def _laid_out(x: Tensor) -> Tensor:
     )  # clearly faster convolutions, on CPU and tensor cores
 
 
+def _still(momentum: float | None) -> float:
+    return 0.0  # the running statistics stay
+
+
 class Adapter:
     """Adapts a network by one method under one protocol; what it may touch is looked up once, here."""
 
@@ -148,8 +154,12 @@ class Adapter:
             )
         self.adaptable = ynet.adaptable(kinds) if method.adapts else Adaptable()
         self.terms = method.terms
-        self.momenta = pass_momenta(self._order_for_statistics(), len(method.passes))
+        self.momenta = pass_momenta(self._order_for_statistics(), len(method.passes), protocol.momentum)
         self.heads = {"projection": ynet.project, "rotation": ynet.turns}  # by Term.reads
+        self.reads: dict[str, set[str]] = {}  # by pass, what the terms read of it
+        for term, served in method.terms:
+            for name in served.values():
+                self.reads.setdefault(name, set()).add(term.reads)
         parameter = next(ynet.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.stateful = Setting(protocol, method).stateful
@@ -209,23 +219,51 @@ class Adapter:
         """
         state, optimiser = self._start(images.sizes)
         passes = self.passes(images, source)
-        episodes = [Episode(*own) for own in zip(groups, images.quarter_turns.split(images.sizes))]
+        episodes = self._episodes(images, source, groups)
         losses = torch.zeros(niter, len(images.sizes), device=self.device, dtype=self.dtype)
         yield state, losses[:0]
         for step in range(niter):
-            features = {}
+            read: dict[tuple[str, str], Tensor] = {}
             with torch.set_grad_enabled(self.method.takes_steps):
                 for (name, x), momentum in zip(passes.items(), self.momenta):
-                    with episode_parameters(self.ynet, self.adaptable, state, True, momentum):
-                        features[name] = self.ynet.features(x)
+                    read |= self._pass(name, x, state, momentum)
             if self.method.takes_steps:
-                loss = self._losses(features, episodes, images.sizes)
+                loss = self._losses(read, episodes, images.sizes)
                 if not self.protocol.accumulate_gradients:
                     optimiser.zero_grad()
                 loss.sum().backward()  # episodes share no parameter: each gets the gradient of its own loss
                 optimiser.step()
                 losses[step] = loss.detach()
             yield state, losses[: step + 1]
+
+    def _episodes(
+        self, images: StackedBatches, source: Source, groups: Sequence[list[Tensor] | None]
+    ) -> list[Episode]:
+        scores = source.scores.split(images.sizes)
+        spreads = [own.std(correction=0) if source.spread is None else source.spread for own in scores]
+        return [Episode(*own) for own in zip(groups, images.quarter_turns.split(images.sizes), spreads)]
+
+    def _pass(
+        self, name: str, x: Tensor, state: EpisodeState, momentum: Callable[[float | None], float]
+    ) -> dict[tuple[str, str], Tensor]:
+        """Run a pass of a step; return what the terms read of it, by (Term.reads, name of the pass).
+
+        Only where scores are all that is read, the network runs further than the extractor, and only where
+        both are read, it runs twice.
+        """
+        reads = self.reads[name]
+        batch_statistics = self.protocol.steps_from == "batch"
+        found: dict[tuple[str, str], Tensor] = {}
+        if reads != {"score"}:
+            with episode_parameters(self.ynet, self.adaptable, state, batch_statistics, momentum):
+                features = self.ynet.features(x)
+            if self.method.takes_steps:
+                found |= {(kind, name): self.heads[kind](features) for kind in reads - {"score"}}
+            momentum = _still
+        if "score" in reads:
+            with episode_parameters(self.ynet, self.adaptable, state, batch_statistics, momentum):
+                found["score", name] = self.ynet.predict(x)
+        return found
 
     def _start(self, sizes: list[int]) -> tuple[EpisodeState, torch.optim.Adam]:
         """Take step 1, from what the last episode passes on where one does."""
@@ -282,20 +320,20 @@ class Adapter:
         )
 
     def _losses(
-        self, features: Mapping[str, Tensor], episodes: Sequence[Episode], sizes: list[int]
+        self, read: Mapping[tuple[str, str], Tensor], episodes: Sequence[Episode], sizes: list[int]
     ) -> Tensor:
-        """Return the loss of each episode (Eq. 7), (E,). features: of each pass, (M, D)."""
-        read: dict[tuple[str, str], Sequence[Tensor]] = {}  # what the terms read of each pass, by episode
-        for term, served in self.terms:
-            for name in served.values():
-                if (term.reads, name) not in read:
-                    read[term.reads, name] = self.heads[term.reads](features[name]).split(sizes)
+        """Return the loss of each episode (Eq. 7), (E,).
+
+        read: by (Term.reads, name of the pass), of the M images of all episodes.
+        """
+        by_episode = {key: tensor.split(sizes) for key, tensor in read.items()}
+        like = next(iter(read.values()))
         losses = []
         for number, episode in enumerate(episodes):
-            loss = features[self.method.passes[-1]].new_zeros(())
+            loss = like.new_zeros(())
             for term, served in self.terms:
                 if term.value is not None and not (term.needs_groups and episode.groups is None):
-                    own = {need: read[term.reads, name][number] for need, name in served.items()}
+                    own = {need: by_episode[term.reads, name][number] for need, name in served.items()}
                     loss = loss + term.value(own, episode, self.protocol)
             losses.append(loss)
         return torch.stack(losses)
@@ -304,14 +342,27 @@ class Adapter:
     def answer(self, images: StackedBatches, state: EpisodeState) -> Tensor:
         """Take step 6: scores of the clean batches by the adapted networks, (M,)."""
         batch_statistics = self.protocol.answer_from == "batch"
-        with episode_parameters(self.ynet, self.adaptable, state, batch_statistics, lambda _: 0.0):
+        with episode_parameters(self.ynet, self.adaptable, self._anchored(state), batch_statistics, _still):
             return self.ynet.predict(_laid_out(images.clean))
+
+    def _anchored(self, state: EpisodeState) -> EpisodeState:
+        """Return the state with running statistics between the source's and its own, as `alpha` says."""
+        if self.protocol.alpha == 1:
+            return state
+        source = EpisodeState.from_source(self.adaptable, state.sizes).buffers
+        share = self.protocol.alpha
+        buffers = {
+            name: own.lerp(moved, share) if own.is_floating_point() else own
+            for (name, own), moved in zip(source.items(), state.buffers.values())
+        }
+        return EpisodeState(state.sizes, state.parameters, buffers)
 
     def _choice(self, source: Source) -> Tensor:
         if source.choice is not None and self.method.chooses:
             return source.choice
         types = self.method.types
-        return torch.full((len(source.scores),), TYPES.index(types[0]) if len(types) == 1 else -1)
+        alone = TYPES.index(types[0]) if len(types) == 1 and types[0] in TYPES else -1
+        return torch.full((len(source.scores),), alone)
 
     def _outcomes(
         self,

@@ -1,4 +1,7 @@
-"""The three distortions of the rank loss (Sec. 3.2.2, Sec. 4.2), at severities from (seed, image key)."""
+"""The three distortions of the rank loss (Sec. 3.2.2, Sec. 4.2), at severities from (seed, image key).
+
+A ladder is a pair of copies of one kind, like those of the rank loss; `reduction` is for ladders alone.
+"""
 
 import io
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from PIL import Image
 
 from common.system.seeds import generator
 
-TYPES = ("compression", "noise", "blur")
+TYPES = ("compression", "noise", "blur")  # of the paper
 LEVELS = ("high", "low")
 Range = tuple[float, float]
 
@@ -22,20 +25,46 @@ class Severities:
     release say so.
     """
 
-    blur_high: Range = (40, 60)  # standard deviation in pixels, of a 5 x 5 Gaussian
+    blur_high: Range = (40, 60)  # standard deviation in pixels
     blur_low: Range = (5, 20)
+    blur_taps: int = 5  # of the Gaussian, on a side; 0: as many as it needs
     compression_high: Range = (40, 60)  # JPEG quality, both ends included
     compression_low: Range = (80, 90)
     noise_high: Range = (0.05, 0.1)  # variance, for an image in [0, 1]
     noise_low: Range = (0.005, 0.01)
+    reduction_high: Range = (3, 5)  # factor by which it is shrunk, and enlarged again
+    reduction_low: Range = (1.5, 2.2)
     whole_image: bool = (
         False  # compress and add noise before resizing and cropping; blur is always on the crop
     )
 
 
-def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur an image, (H, W, C), floating point, by a 5 x 5 Gaussian, mirrored at the border."""
-    return cv2.GaussianBlur(image, (5, 5), sigma, borderType=cv2.BORDER_REFLECT_101)
+# What a viewer sees as weak and as strong faults, where the paper's are strong and stronger.
+LADDERS = Severities(
+    blur_high=(1.8, 4),
+    blur_low=(0.6, 1.3),
+    blur_taps=0,
+    compression_high=(6, 20),
+    compression_low=(30, 60),
+    noise_high=(0.0064, 0.0625),
+    noise_low=(0.0004, 0.0036),
+)
+
+
+def blur(image: np.ndarray, sigma: float, taps: int = 5) -> np.ndarray:
+    """Blur an image, (H, W, C), floating point, by a Gaussian of taps x taps, mirrored at the border.
+
+    taps: 0 for as many as sigma needs.
+    """
+    return cv2.GaussianBlur(image, (taps, taps), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+
+def reduce(image: np.ndarray, factor: float) -> np.ndarray:
+    """Shrink an image, (H, W, 3), uint8 RGB, by a factor, and enlarge it again."""
+    height, width = image.shape[:2]
+    size = max(1, round(width / factor)), max(1, round(height / factor))
+    small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def compress(image: np.ndarray, quality: int) -> np.ndarray:
@@ -56,14 +85,23 @@ def distort(
 ) -> np.ndarray:
     """Distort an image: (H, W, 3), uint8 RGB -> float32 in [0, 1].
 
-    The severity and the noise depend on (seed, kind, level, key) alone.
+    kind: one of TYPES, "reduction", or several joined by "+", of which the image draws one.
+
+    What is drawn depends on (seed, kind, level, key) alone, and the kind of an image not on the level.
     """
+    if "+" in kind:
+        kinds = kind.split("+")
+        kind = kinds[generator(seed, f"kind of {kind}", key).integers(len(kinds))]
     rng = generator(seed, f"{kind} {level}", key)
     low, high = getattr(severities, f"{kind}_{level}")
     if kind == "compression":
         return unit(compress(image, int(rng.integers(low, high, endpoint=True))))
     severity = rng.uniform(low, high)
-    return add_noise(unit(image), severity, rng) if kind == "noise" else blur(unit(image), severity)
+    if kind == "reduction":
+        return unit(reduce(image, severity))
+    if kind == "noise":
+        return add_noise(unit(image), severity, rng)
+    return blur(unit(image), severity, severities.blur_taps)
 
 
 def unit(image: np.ndarray) -> np.ndarray:

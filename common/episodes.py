@@ -146,12 +146,14 @@ def _by_episode(
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def pass_momenta(order: Sequence[int], passes: int) -> list[Callable[[float | None], float]]:
+def pass_momenta(
+    order: Sequence[int], passes: int, fixed: float | None = None
+) -> list[Callable[[float | None], float]]:
     """Return momenta with which `passes` passes leave the running statistics as if seen in `order`.
 
     The passes run as 0, 1, ...; one that `order` names twice counts twice, one that it leaves out not at all.
-    Each entry maps a layer's momentum m to the pass's own. Exact for a layer that a pass visits once, since
-    the statistics of a pass do not depend on the running ones.
+    Each entry maps a layer's momentum m, or `fixed` instead, to the pass's own. Exact for a layer that a pass
+    visits once, since the statistics of a pass do not depend on the running ones.
 
     With n entries in `order`, statistics r end as (1 - m)^n r + sum_i w_i s_i, where s_i are those of pass i
     and w_i = sum of m (1 - m)^(n - 1 - k) over the positions k at which `order` names it. Momenta a_i, one a
@@ -163,6 +165,7 @@ def pass_momenta(order: Sequence[int], passes: int) -> list[Callable[[float | No
         return sum(m * (1 - m) ** (len(order) - 1 - k) for k, seen in enumerate(order) if seen == index)
 
     def momentum(index: int, m: float | None) -> float:
+        m = m if fixed is None else fixed
         m = 0.1 if m is None else m  # None would average over a lifetime, which an episode does not have
         own = share(index, m)  # 0 for a momentum of 1 where a later pass is seen
         earlier = (1 - m) ** len(order) + sum(share(i, m) for i in range(index + 1))

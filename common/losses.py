@@ -96,6 +96,17 @@ def nt_xent_loss(a: Tensor, b: Tensor, temperature: float = 0.1) -> Tensor:
     return F.cross_entropy(similar, torch.arange(len(z), device=z.device).roll(len(a)))
 
 
+def ladder_loss(q: Tensor, q_high: Tensor, q_low: Tensor, scale: Tensor | float) -> Tensor:
+    """Return how badly scores fall from an image to its weakly and on to its strongly distorted copy.
+
+    It is the mean over images of softplus((q_low - q) / scale) + softplus((q_high - q_low) / scale): the rank
+    loss's order, asked of the scores themselves, which that loss never sees.
+
+    q, q_high, q_low: (N,), larger = better. scale: by how much a score should fall.
+    """
+    return (F.softplus((q_low - q) / scale) + F.softplus((q_high - q_low) / scale)).mean()
+
+
 def rotate(x: Tensor, quarter_turns: Tensor) -> Tensor:
     """Turn each image of x, (N, 3, S, S), counter-clockwise by its number of quarter turns, (N,), 0..3."""
     turned = torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])
@@ -110,6 +121,7 @@ class LossSettings:
     group_form: GroupForm = "pairs"  # of the group contrastive loss
     weight: float = 1.0  # lambda of Eq. 7
     rank_eps: float = 0.0  # added to every difference in the distances of the rank loss
+    ladder_scale: float = 0.3  # of the ladder loss, in standard deviations of the source's scores
 
 
 class Episode(NamedTuple):
@@ -117,9 +129,10 @@ class Episode(NamedTuple):
 
     groups: Sequence[Tensor] | None  # indices of each group; None where the batch is too small for them
     quarter_turns: Tensor  # (N,), by how much each image of the pass "turned" is turned
+    spread: Tensor  # (), standard deviation of the source's scores
 
 
-Passes = Mapping[str, Tensor]  # a need of the term -> what it reads of that pass, (N, D)
+Passes = Mapping[str, Tensor]  # a need of the term -> what it reads of that pass, (N, D); of scores (N,)
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,8 @@ class Term:
     value: (
         Callable[[Passes, Episode, LossSettings], Tensor] | None
     )  # None: the passes only move BN's statistics
-    reads: Literal["projection", "rotation"] = "projection"  # z, or the logits of the four rotations
+    # z, the logits of the four rotations, or the scores, for which the whole network runs.
+    reads: Literal["projection", "rotation", "score"] = "projection"
     needs_groups: bool = False  # left out where the batch is too small for groups
 
 
@@ -156,6 +170,11 @@ def _rotation(logits: Passes, episode: Episode, settings: LossSettings) -> Tenso
     return F.cross_entropy(logits["turned"], episode.quarter_turns)
 
 
+def _ladder(q: Passes, episode: Episode, settings: LossSettings) -> Tensor:
+    scale = settings.ladder_scale * episode.spread
+    return ladder_loss(q["clean"], q["high"], q["low"], scale)
+
+
 TERMS: Mapping[str, Term] = {
     "statistics": Term(("clean",), None),  # no loss
     "rank": Term(("low", "high", "clean"), _rank),
@@ -163,4 +182,5 @@ TERMS: Mapping[str, Term] = {
     "rotation": Term(("turned",), _rotation, reads="rotation"),
     "contrastive": Term(("crop", "clean"), _contrast_with("crop")),
     "contrique": Term(("contrique", "clean"), _contrast_with("contrique")),
+    "ladder": Term(("low", "high", "clean"), _ladder, reads="score"),
 }

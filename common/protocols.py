@@ -23,7 +23,12 @@ class Protocol(LossSettings):
     # Whether the group loss has a clean pass of its own, before or after the rank loss's three. Its features
     # are those of the other clean pass, so it is not run: it only counts once more in the running statistics.
     own_group_pass: Literal[None, "before", "after"] = None
+    steps_from: Literal["batch", "running"] = (
+        "batch"  # statistics that the passes of a step are normalised by
+    )
     running_from: Literal["all", "clean", "none"] = "all"  # passes that move the running statistics
+    momentum: float | None = None  # by which a pass moves them; None: each layer's own
+    alpha: float = 1.0  # share of the moved statistics in those of the answer; the rest is the source's
     answer_from: Literal["running", "batch"] = "running"  # statistics that the answer is normalised by
     blur_first_scale_only: bool = False  # pseudo-label blurred images with the clean image's further scales
     leak_state: bool = False  # gradients and Adam's moments survive from episode to episode
@@ -58,7 +63,9 @@ class Method:
     name: str
     losses: tuple[str, ...] = ()  # of losses.TERMS, summed (Eq. 7); none: the source as it is
     reset: bool = True  # every batch starts from the source; else where the batch before it ended
-    distortion: str = "best"  # or one of TYPES, or "all": their rank losses summed (Table 3)
+    # Of the copies: "best" of TYPES, or one kind, or several joined by "+", of which each image draws one; or
+    # "all" of TYPES, their losses summed (Table 3).
+    distortion: str = "best"
     p: float = 0.25  # share of the batch in a group (Table 4)
     groups: int = 2  # (Table 5)
     niter: int = 3  # (Figure 6)

@@ -12,7 +12,7 @@ from common.adapter import Adapter, Outcome, score_source, stack_batches
 from common.batches import Batch, Views, batch_order, load
 from common.distortions import TYPES
 from common.photographs import Photograph
-from common.protocols import Protocol, Setting
+from common.protocols import Method, Protocol, Setting
 from common.runs.results import Scores
 from common.views import SECOND_VIEWS
 from common.y import YNetwork
@@ -56,7 +56,7 @@ class Plan:
         return cls(
             settings,
             _runs(settings),
-            tuple(kind for kind in TYPES if any(kind in method.types for method in methods)),
+            _types(methods),
             tuple(kind for kind in SECOND_VIEWS if any(kind in method.second_views for method in methods)),
             chooses,
         )
@@ -89,6 +89,12 @@ class Plan:
                 wrapped[head].draw_head(seed)
             adapters.append(Adapter(wrapped[head], protocol, method))
         return adapters
+
+
+def _types(methods: Sequence[Method]) -> tuple[str, ...]:
+    """Return the types of distortion that the methods look at: the paper's first, in its order."""
+    wanted = dict.fromkeys(kind for method in methods for kind in method.types)
+    return tuple(sorted(wanted, key=lambda kind: TYPES.index(kind) if kind in TYPES else len(TYPES)))
 
 
 def _runs(settings: Sequence[Setting]) -> list[list[int]]:
