@@ -15,7 +15,7 @@ NAME = re.compile(r"(ss0[123]) \(\d+\)\.jpg", re.IGNORECASE)
 
 
 def labels(files: Files, column: str) -> Labels:
-    """Read the two official lists; a subset is an origin, a part of the split, or the two together."""
+    """Read the two official lists; a subset is one origin or two, a part of the split, or both together."""
     train, test = files.need_label(TRAIN), files.need_label(TEST)
     rows = []
     for file, split in ((train, "train"), (test, "test")):
@@ -26,7 +26,9 @@ def labels(files: Files, column: str) -> Labels:
                     f"{file}: {name!r} is no image of BIQ2021, such as ss01 (1).jpg: mend its row"
                 )
             origin = known[1].lower()
-            parts = (split, origin, f"{origin}-{split}")
+            parts: tuple[str, ...] = (split, origin, f"{origin}-{split}")
+            if origin != "ss03":
+                parts += ("ss01+ss02", f"ss01+ss02-{split}")
             rows.append(Label(name, f"Images/{name}", number(score), parts=parts, split=split))
     return Labels(train, column, rows)
 
@@ -43,12 +45,15 @@ DATASET = Dataset(
         "ss01": 2000,
         "ss02": 2000,
         "ss03": 8000,
+        "ss01+ss02": 4000,
         "ss01-train": 1665,
         "ss02-train": 1656,
         "ss03-train": 6679,
         "ss01-test": 335,
         "ss02-test": 344,
         "ss03-test": 1321,
+        "ss01+ss02-train": 3321,
+        "ss01+ss02-test": 679,
     },
     released=None,
     groups="image; scenes of ss02 recur on both sides of the official split",

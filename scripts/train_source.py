@@ -19,10 +19,10 @@ from common.protocols import METHODS, PAPER, Protocol, Setting
 from common.runs.cell import run_cells
 from common.runs.model_card import ModelCard
 from common.runs.results import summarise
-from common.runs.training import Recipe, Trainer, check_size, disjoint, load_state, save_state
+from common.runs.training import Recipe, Teacher, Trainer, check_size, disjoint, load_state, save_state
 from common.system import cli
 from common.system.cli import Parser, above_zero, natural, positive
-from common.system.device import choose, default_workers, environment
+from common.system.device import choose, default_workers, environment, file_sha256
 from common.system.errors import UserError, command
 from common.system.output import check_targets, whole_file
 from common.views import View
@@ -33,6 +33,7 @@ from weights.initial import drawn, initial_network, initialise
 from weights.loading import load_weights, save_weights
 from weights.networks import BACKBONES
 from weights.own_network import made, wrapped
+from weights.trained import trained_source
 
 HELD_OUT_SEEDS = range(5)
 
@@ -67,6 +68,16 @@ def parser() -> Parser:
     found.add_argument(
         "--crops", default=1, type=positive, help="random views of every image in an epoch; default: 1"
     )
+    found.add_argument(
+        "--teacher", type=Path, metavar="F.safetensors", help="a source trained here, to learn from as well"
+    )
+    found.add_argument(
+        "--distil-epochs",
+        default=0,
+        type=natural,
+        metavar="N",
+        help="the first so many epochs learn the teacher's features alone; default: 0",
+    )
     found.add_argument("--batch-size", default=32, type=positive, help="default: 32")
     found.add_argument(
         "--view-size",
@@ -89,7 +100,11 @@ def parser() -> Parser:
     )
     cli.add_device(found)
     cli.add_workers(found)
-    found.add_argument("--amp", action="store_true", help="bfloat16 where it is safe; on CUDA")
+    found.add_argument(
+        "--amp",
+        action="store_true",
+        help="bfloat16 where it is safe; faster on CUDA, and on CPUs that know it",
+    )
     found.add_argument("--half", action="store_true", help="store the weights in half precision")
     found.add_argument(
         "--resume", action="store_true", help="go on where an interrupted run of the same command stopped"
@@ -101,6 +116,7 @@ class Start(NamedTuple):
     """The network before its training."""
 
     name: str  # of the network
+    features: str | None  # where its extractor ends; None for one of the paper
     ynet: YNetwork
     init: str  # what it starts from, in words
     protocol: Protocol  # of the test
@@ -116,15 +132,13 @@ def start_of(args: argparse.Namespace) -> Start:
         network = drawn(partial(made, args.model), args.seed)
         init = initialise(network, args.init)
         ynet = wrapped(network, args.model, args.features, view.size)
-        return Start(
-            f"{args.model} {args.features or ''}".rstrip(), ynet, init, replace(PAPER, view=view), (0.0, 1.0)
-        )
+        return Start(args.model, args.features, ynet, init, replace(PAPER, view=view), (0.0, 1.0))
     if args.features is not None or args.size is not None:
         raise UserError("--features and --size belong to --model: a network of the paper knows its own")
     backbone = BACKBONES[args.backbone]
     network, init = initial_network(backbone, args.init, args.seed)
     protocol = backbone.protocols["paper"]
-    return Start(args.backbone, backbone.wrap(network, protocol), init, protocol, backbone.output)
+    return Start(args.backbone, None, backbone.wrap(network, protocol), init, protocol, backbone.output)
 
 
 def recipe_of(args: argparse.Namespace, start: Start) -> Recipe:
@@ -144,11 +158,24 @@ def recipe_of(args: argparse.Namespace, start: Start) -> Recipe:
         view=replace(view, size=args.view_size or view.size),
         small_epochs=small_epochs,
         small=small,
+        distil_epochs=args.distil_epochs,
         lr=1.0 if meta else rate,  # the whole way to where the inner steps lead
         amp=args.amp,
         meta=meta,
         inner_lr=rate,
     )
+
+
+def teacher_of(args: argparse.Namespace, device: torch.device) -> Teacher | None:
+    """Return the teacher that was asked for, on the device."""
+    if args.teacher is None:
+        if args.distil_epochs:
+            raise UserError("--distil-epochs learn a teacher's features: give --teacher")
+        return None
+    if args.recipe == "meta":
+        raise UserError("--recipe meta has no teacher: leave one of them out")
+    found = trained_source(args.teacher)
+    return Teacher(found.ynet.to(device), found.output)
 
 
 @command
@@ -162,8 +189,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = folder_of(DATASETS[args.dataset], root)
     check_targets([output, state_file, card_file], [], [root, folder])
     device = choose(args.device)
-    if args.amp and device.type != "cuda":
-        raise UserError("--amp is for CUDA: leave it out")
+    if args.amp and device.type == "mps":
+        raise UserError("--amp is for CUDA and CPUs: leave it out")
     workers = default_workers(device) if args.workers is None else args.workers
     reading = read_dataset(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     parts = disjoint(reading.photographs, args.seed)
@@ -171,9 +198,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = recipe_of(args, source)
     for size in {recipe.view.size, recipe.small or recipe.view.size}:
         check_size(source.ynet.network, size)
+    teacher = teacher_of(args, device)
     ynet = source.ynet.to(device).to(memory_format=torch.channels_last)
     config = {
         "backbone": source.name,
+        "features": source.features,
+        "teacher": teacher and {"file": args.teacher.name, "sha256": file_sha256(args.teacher)},
         "data": reading.record(),
         "init": source.init,
         "half": args.half,
@@ -193,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             recipe,
             output=source.output,
             test_view=source.protocol.view,
+            teacher=teacher,
             workers=workers,
             bar=bar.update,
         )
@@ -200,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         bar.update(start.epoch * trainer.per_epoch if start else 0)
         metadata = {
             "backbone": source.name,
+            **({"features": source.features} if source.features else {}),
             "score_mean": repr(trainer.scale.mean),
             "score_scale": repr(trainer.scale.scale),
         }

@@ -30,11 +30,12 @@ class ModelCard:
         best = max(self.history, key=_srocc)
         options = ", ".join(f"{name} {value}" for name, value in recipe.items() if name != "view")
         side = recipe["view"]["size"]
+        features, teacher = self.config["features"], self.config["teacher"]
+        network = self.config["backbone"] + (f", extractor up to {features}" if features else "")
         lines = [
             f"# {self.file}",
             "",
-            f"{self.config['backbone']}, trained on {data['dataset']} ({data['score_column']}, "
-            f"{data['direction']}) by",
+            f"{network}, trained on {data['dataset']} ({data['score_column']}, {data['direction']}) by",
             "",
             f"    {self.command}",
             "",
@@ -52,6 +53,7 @@ class ModelCard:
             f"- Seed {recipe['seed']}; started from {self.config['init']}; "
             f"best of {len(self.history)} epochs by validation SROCC: "
             f"{best['epoch']} ({best['validation_srocc']:.4f})",
+            *([f"- Teacher: {teacher['file']}, sha256 {teacher['sha256'][:16]}"] if teacher else []),
             f"- {self.seconds / 60:.1f} minutes on {self.environment['device']} "
             f"({self.environment['threads']} threads), torch {self.environment['torch']}",
             f"- Recipe: {options}, views {side} x {side}",

@@ -1,14 +1,15 @@
 """Supervised training of a source network on human scores: what test-time adaptation starts from.
 
 One recipe for every network: standardised scores, Huber and correlation loss, AdamW with warm-up and cosine.
-`meta` instead learns over distortion types (Zhu et al., CVPR 2020). docs/training.md says where either
-differs from the papers.
+`meta` instead learns over distortion types (Zhu et al., CVPR 2020). A teacher, another trained network, may
+lend its features, which the first epochs learn, and its scores of the very view. docs/training.md says where
+this differs from the papers.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ class Recipe:
     view: View = field(default_factory=View)  # of training; validation sees the one of the test
     small_epochs: int = 0  # how many epochs, the first, see views of `small` pixels instead
     small: int = 0
+    distil_epochs: int = 0  # how many epochs, the first, learn the teacher's features and no scores
+    distil: float = 0.5  # share of the teacher's scores in what the others learn, where there is a teacher
     lr: float = 1e-3  # at its peak
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
@@ -93,6 +96,7 @@ class TrainingState:
     history: list[dict[str, float | None]]  # epoch, loss and validation_srocc of each epoch
     network: dict[str, Tensor]  # state dict
     optimiser: dict[str, Any]  # state dict
+    bridge: dict[str, Tensor]  # state dict of the map to the teacher's features; empty without a teacher
 
     @property
     def improved(self) -> bool:
@@ -184,6 +188,25 @@ def quality_loss(scores: Tensor, target: Tensor, correlation: float = 1.0) -> Te
     return F.huber_loss(scores, target) + correlation * (1 - pearson)
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network to learn from."""
+
+    ynet: YNetwork
+    output: tuple[float, float]  # what a mean score comes out as, and one deviation above it, less that
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features of normalised images, (N, D), standardised over the batch."""
+        found = self.ynet.features(x)
+        return (found - found.mean(0)) / (found.std(0, correction=0) + 1e-3)
+
+    @torch.no_grad()
+    def scores(self, x: Tensor) -> Tensor:
+        """Return the standardised scores of normalised images, (N,)."""
+        return (self.ynet.predict(x) - self.output[0]) / self.output[1]
+
+
 def learning_rate(step: int, steps: int, warmup: float) -> float:
     """Return the share of the peak: it rises linearly over the warm-up, then falls to zero as a cosine."""
     rising = max(1, round(warmup * steps))
@@ -232,6 +255,7 @@ class Trainer:
     """Trains the network of `ynet` on the photographs of `parts.train`.
 
     output: what a mean score should come out as, and one standard deviation above it, less that.
+    teacher: on the same device, with a Y that normalises alike; None for none.
     bar: called after every batch.
     """
 
@@ -243,11 +267,12 @@ class Trainer:
         *,
         output: tuple[float, float],
         test_view: View,
+        teacher: Teacher | None = None,
         workers: int = 0,
         bar: Callable[[], object] = lambda: None,
     ):
         self.ynet, self.parts, self.recipe, self.output = ynet, parts, recipe, output
-        self.test_view, self.workers, self.bar = test_view, workers, bar
+        self.test_view, self.teacher, self.workers, self.bar = test_view, teacher, workers, bar
         self.device = next(ynet.parameters()).device
         mos = np.array([photograph.mos for photograph in parts.train])
         self.scale = Scale.of(mos, output)
@@ -257,6 +282,12 @@ class Trainer:
         others: list[nn.Parameter] = []
         for parameter in ynet.network.parameters():
             (decayed if parameter.ndim > 1 else others).append(parameter)
+        self.bridge = nn.Module()  # from the features to the teacher's
+        if teacher is not None:
+            self.bridge = nn.Linear(ynet.cut.width, teacher.ynet.cut.width).to(self.device)
+            nn.init.zeros_(self.bridge.weight)  # the same whatever the state of the generators
+            nn.init.zeros_(self.bridge.bias)
+            decayed += self.bridge.parameters()
         groups = [
             {"params": decayed, "weight_decay": recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -279,6 +310,7 @@ class Trainer:
             done, best, history = start.epoch, start.best, list(start.history)
             self.ynet.network.load_state_dict(start.network)
             self.optimiser.load_state_dict(start.optimiser)
+            self.bridge.load_state_dict(start.bridge)
         rest = range(done, self.recipe.epochs)
         views = TrainingViews(self.parts.train, self.recipe)
         batches: Iterator[Batch] = load(
@@ -291,8 +323,9 @@ class Trainer:
             srocc = self.validate()
             history.append({"epoch": epoch + 1, "loss": loss, "validation_srocc": srocc})
             best = max(best, -math.inf if srocc is None else srocc)
+            network, optimiser, bridge = self.ynet.network, self.optimiser, self.bridge
             yield TrainingState(
-                epoch + 1, best, history, self.ynet.network.state_dict(), self.optimiser.state_dict()
+                epoch + 1, best, history, network.state_dict(), optimiser.state_dict(), bridge.state_dict()
             )
 
     def validate(self) -> float | None:
@@ -316,7 +349,7 @@ class Trainer:
                 rate = recipe.lr * learning_rate(epoch * self.per_epoch + i, self.steps, recipe.warmup)
                 waiting.append(batch)
                 if len(waiting) == per_step:
-                    total += self._meta_step(waiting, rate) if recipe.meta else self._step(batch, rate)
+                    total += self._meta_step(waiting, rate) if recipe.meta else self._step(batch, rate, epoch)
                     waiting.clear()
                 self.bar()
         return float(total) * per_step / self.per_epoch
@@ -364,23 +397,35 @@ class Trainer:
                 batches += (passes * n + drawn).reshape(2, size).tolist()
         return batches
 
+    def _amp(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.recipe.amp else nullcontext()
+
+    def _images(self, batch: Batch) -> Tensor:
+        return self.ynet.normalised(batch.clean).contiguous(memory_format=torch.channels_last)
+
     def _loss(self, batch: Batch) -> Tensor:
-        amp = torch.autocast(self.device.type, torch.bfloat16) if self.recipe.amp else nullcontext()
-        with amp:
-            x = self.ynet.normalised(batch.clean).contiguous(memory_format=torch.channels_last)
+        x = self._images(batch)
+        with self._amp():
             scores = self.ynet.predict(x)
         centre, spread = self.output
-        return quality_loss(
-            (scores.float() - centre) / spread,
-            self.target[batch.indices].to(self.device),
-            self.recipe.correlation,
-        )
+        target = self.target[batch.indices].to(self.device)
+        if self.teacher is not None:
+            target = target.lerp(self.teacher.scores(x).float(), self.recipe.distil)
+        return quality_loss((scores.float() - centre) / spread, target, self.recipe.correlation)
 
-    def _step(self, batch: Batch, rate: float) -> Tensor:
+    def _distillation_loss(self, batch: Batch) -> Tensor:
+        """Return the mean squared error of the teacher's standardised features, as the bridge has them."""
+        assert self.teacher is not None
+        x = self._images(batch)
+        with self._amp():
+            features = self.bridge(self.ynet.features(x))
+        return F.mse_loss(features.float(), self.teacher.features(x))
+
+    def _step(self, batch: Batch, rate: float, epoch: int) -> Tensor:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
-        loss = self._loss(batch)
+        loss = self._distillation_loss(batch) if epoch < self.recipe.distil_epochs else self._loss(batch)
         loss.backward()
         self.optimiser.step()
         return loss.detach()

@@ -1,0 +1,62 @@
+"""Sources that were trained here: a file that says itself what network it is of, and on which scale."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from common.protocols import PAPER, Protocol
+from common.system.errors import UserError
+from common.y import YNetwork
+from weights.loading import load_weights
+from weights.networks import BACKBONES
+from weights.own_network import TIMM, made, wrapped
+
+
+class TrainedSource(NamedTuple):
+    """A network with trained weights, wrapped."""
+
+    name: str  # of the network: one of the paper, or timm:ARCHITECTURE
+    ynet: YNetwork
+    protocol: Protocol  # under which it was tested
+    output: tuple[float, float]  # what a mean score comes out as, and one deviation above it, less that
+    mean: float  # score = mean + scale x output
+    scale: float
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says of itself; nothing for other files."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        fault = str(error).partition("\n")[0]
+        raise UserError(f"{path}: cannot be read as a checkpoint ({fault})") from None
+
+
+def trained_source(path: Path) -> TrainedSource:
+    """Return the network that a file of train_source holds, on the CPU.
+
+    Its name is looked up among the networks of the paper and of timm: no code is run that the file names.
+    Raises UserError where it does not say what it is of, or is of the user's own code.
+    """
+    known = metadata_of(path)
+    try:
+        name, mean, scale = known["backbone"], float(known["score_mean"]), float(known["score_scale"])
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{path} does not say what network it is of: give --backbone, or --model and --features"
+        ) from None
+    if name in BACKBONES:
+        backbone = BACKBONES[name]
+        network, protocol = backbone.network(), backbone.protocols["paper"]
+        load_weights(network, path, backbone.rename)
+        return TrainedSource(name, backbone.wrap(network, protocol), protocol, backbone.output, mean, scale)
+    if not name.startswith(f"{TIMM}:"):
+        raise UserError(f"{path} is of {name}: give that as --model, and --features")
+    network = made(name)
+    load_weights(network, path)
+    ynet = wrapped(network, name, known.get("features"), PAPER.view.size)
+    return TrainedSource(name, ynet, PAPER, (0.0, 1.0), mean, scale)
