@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.system.errors import UserError
 from data import (
+    avt_h265,
     biq2021,
     cid2013,
     csiq,
@@ -24,7 +25,7 @@ from data.files import Files, plain
 
 TARGETS = (koniq10k, pipal, cid2013, live_iqa, spaq, livec, dslr)
 SOURCES = (live_fb, tid2013, kadid10k, csiq)
-OTHERS = (biq2021,)
+OTHERS = (biq2021, avt_h265)
 DATASETS: dict[str, Dataset] = {
     module.DATASET.name: module.DATASET for module in (*TARGETS, *SOURCES, *OTHERS, csv_folder)
 }

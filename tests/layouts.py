@@ -120,6 +120,24 @@ def biq2021(root, folder="Images"):
             images(root, f"{folder}/{name.replace('(1014).jpg', '(1014).JPG')}")
 
 
+AVT = {
+    "Dancers.avi_1frame_crf_07_height_0144": (1.0952380952380953, "Dancers.avi_1frame"),
+    "Dancers.avi_1frame_crf_21_height_0720": (3.5, "Dancers.avi_1frame"),
+    "Netflix_BarScene_4096x2160_60fps_10bit_420.y4m_1frame_crf_02_height_0960": (
+        4.857142857142857,
+        "Netflix_BarScene_4096x2160_60fps_10bit_420.y4m_1frame",
+    ),
+}
+
+
+def avt_h265(root, labels="test_1", images_in="test_1/images"):
+    """As its repository has it: names without extension, square images as high as their names say."""
+    for name in AVT:
+        images(root, f"{images_in}/{name}.png", size=(int(name[-4:]),) * 2)
+    rows = "".join(f"{name},{mos},0.5,0.6\n" for name, (mos, _) in AVT.items())
+    text(root / labels / "mos_ci.csv", "image_name,mos,ci,std\n" + rows)
+
+
 CID = {
     "IS_I_C01_D01": ("IS1/co1", 55.5, 40.25, "C01"),
     "IS_I_C02_D14": ("IS1/co2", 20.0, -9.5, "C02"),

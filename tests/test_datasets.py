@@ -13,10 +13,12 @@ import scipy.io
 
 from common.photographs import read_rgb
 from common.system.errors import UserError
+from common.views import Placement, View
 from data.catalogue import DATASETS, folder_of
 from data.dataset import read_available, read_dataset
 from scripts import check_data, reproduce_cell
 from tests.layouts import (
+    AVT,
     BIQ,
     CID,
     CSIQ,
@@ -27,6 +29,7 @@ from tests.layouts import (
     PIPAL,
     SPAQ,
     TID,
+    avt_h265,
     biq2021,
     cell,
     cid2013,
@@ -94,6 +97,7 @@ LAYOUTS = {
     "kadid10k": [kadid10k, lambda root: kadid10k(root / "kadid10k", "distorted_images", "reference_images")],
     "csiq": [csiq, csiq_text, csiq_both, lambda root: csiq_text(root, "dst_imgs/dst_imgs")],
     "biq2021": [biq2021, lambda root: biq2021(root / "BIQ2021", "Images/Images")],
+    "avt_h265": [avt_h265, lambda root: avt_h265(root, labels="", images_in="images")],
 }
 
 RECORDS = {  # key, score with larger = better, group
@@ -113,6 +117,7 @@ RECORDS = {  # key, score with larger = better, group
     "kadid10k": [(name, score, ref[:3].lower()) for name, (score, ref) in KADID.items()],
     "csiq": [(Path(name).name, -row[0], str(row[1])) for name, row in CSIQ.items()],
     "biq2021": [(name, mos, name) for part in BIQ.values() for name, mos in part.items()],
+    "avt_h265": [(name, mos, scene) for name, (mos, scene) in AVT.items()],
 }
 
 
@@ -153,7 +158,8 @@ def test_subsets_and_counts_are_those_published():
             "livec": 1162,
             "dslr": 1035,
         },
-        **{"live_fb": 39810, "tid2013": 3000, "kadid10k": 10125, "csiq": 866, "biq2021": 12000, "csv": None},
+        **{"live_fb": 39810, "tid2013": 3000, "kadid10k": 10125, "csiq": 866},
+        **{"biq2021": 12000, "avt_h265": 371, "csv": None},
     }
     assert [name for name, dataset in DATASETS.items() if not dataset.larger_is_better] == [
         "live_iqa",
@@ -298,6 +304,21 @@ def test_images_are_turned_upright(tmp_path):
     assert shapes == {"00001.jpg": (32, 40, 3), "00002.jpg": (40, 32, 3), "11125.jpg": (32, 40, 3)}
 
 
+def test_views_of_avt_h265_are_of_one_scale_whatever_the_height_of_the_file(tmp_path):
+    """A ramp over the whole image is as steep in the view of a small file as in that of a large one."""
+    avt_h265(tmp_path)
+    steps = []
+    for photograph in read_dataset(DATASETS["avt_h265"], tmp_path).photographs:
+        height, width, _ = read_rgb(photograph.path).shape
+        assert height == width == int(photograph.key[-4:])
+        ramp = np.repeat(np.linspace(0, 255, width).round().astype(np.uint8)[None, :, None], height, axis=0)
+        place = Placement.draw(View(crop="center", flips=()), photograph.resize, 0, photograph.key)
+        view = place(np.repeat(ramp, 3, axis=2)).astype(float)
+        assert view.shape == (224, 224, 3) and not place.enlarges(ramp)
+        steps.append(view[0, -1, 0] - view[0, 0, 0])
+    assert np.allclose(steps, 255 * 224 / 720, atol=2)
+
+
 def damage(path):
     path.write_bytes(b"no such format")
 
@@ -403,6 +424,12 @@ def cut(path):
             lambda root: shutil.rmtree(root / "1024x768"),
             "3 of 3 images are nowhere below",
         ),
+        (
+            "avt_h265",
+            avt_h265,
+            lambda root: text(root / "test_1/mos_ci.csv", "image_name,mos\nDancers_height_0144,3\n"),
+            "'Dancers_height_0144' is no name of an AVT H.265 image",
+        ),
     ],
 )
 def test_faults_are_explained(tmp_path, name, build, spoil, message):
@@ -428,7 +455,7 @@ def test_the_folder_of_a_data_set(tmp_path):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """A data root with all eleven data sets."""
+    """A data root with all data sets."""
     root = tmp_path_factory.mktemp("raw")
     for name, builds in LAYOUTS.items():
         builds[0](root / DATASETS[name].folders[0])
@@ -536,7 +563,8 @@ def test_a_cell_of_every_data_set_records_its_data(raw, weights, tmp_path, name)
     assert Path(data["label_file"]).is_relative_to(raw)
     worse = name in ("live_iqa", "csiq")
     assert data["direction"] == ("higher is worse, negated" if worse else "higher is better")
-    assert data["resize"] == ([512, 384] if name in ("koniq10k", "cid2013", "spaq") else None)
+    resizes = {"koniq10k": [512, 384], "cid2013": [512, 384], "spaq": [512, 384], "avt_h265": [720, 720]}
+    assert data["resize"] == resizes.get(name)
 
 
 def test_a_cell_with_options(weights, tmp_path, capsys):
