@@ -192,7 +192,7 @@ class Adapter:
         outcomes = []
         for step, (state, losses) in enumerate(self.steps(images, source, groups, stops[-1])):
             if step in stops:
-                answers = self.answer(images, state)
+                answers = self.answer(images.clean, state)
                 found = self._outcomes(images, source, groups, driven, answers, losses)
                 outcomes += [found] * stops.count(step)
         return outcomes
@@ -339,11 +339,11 @@ class Adapter:
         return torch.stack(losses)
 
     @torch.no_grad()
-    def answer(self, images: StackedBatches, state: EpisodeState) -> Tensor:
-        """Take step 6: scores of the clean batches by the adapted networks, (M,)."""
+    def answer(self, clean: Tensor, state: EpisodeState) -> Tensor:
+        """Take step 6: scores of the clean batches, (M, 3, S, S), by the adapted networks, (M,)."""
         batch_statistics = self.protocol.answer_from == "batch"
         with episode_parameters(self.ynet, self.adaptable, self._anchored(state), batch_statistics, _still):
-            return self.ynet.predict(_laid_out(images.clean))
+            return self.ynet.predict(_laid_out(clean))
 
     def _anchored(self, state: EpisodeState) -> EpisodeState:
         """Return the state with running statistics between the source's and its own, as `alpha` says."""

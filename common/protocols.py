@@ -1,9 +1,12 @@
-"""What is computed, as data: a Protocol says how an episode runs, a Method which losses drive it."""
+"""What is computed, as data: a Protocol says how an episode runs, a Method which losses drive it.
 
-from dataclasses import dataclass, field
+Tuned says by which of them a network adapts to a whole stream, where it decides by itself (common/choice.py).
+"""
+
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from common.distortions import LEVELS, TYPES, Severities
+from common.distortions import LADDERS, LEVELS, TYPES, Severities
 from common.losses import TERMS, LossSettings, Term
 from common.views import SECOND_VIEWS, View
 
@@ -163,3 +166,56 @@ METHODS = {
         Method("online", ("rank", "group"), reset=False),
     )
 }
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Adaptation to a stream of images that decides by itself, without labels, whether and how to adapt.
+
+    Every candidate adapts over the first images without a reset. The one whose scores of two views of an
+    image agree best over them then scores everything; the source does where none agrees better than it.
+    """
+
+    candidates: tuple[Setting, ...]  # of one view and one set of severities
+    adapt_on: int = 96  # images, the first
+    batch_size: int = 8  # of the steps
+    margin: float = 0.0  # by how much the agreement must exceed the source's
+    least: int = 32  # images; with fewer the agreement means little, and the source stays
+    name: str = "tuned"
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol whose view and severities all candidates have."""
+        return self.candidates[0].protocol
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Kinds of distorted copies that the candidates look at."""
+        return tuple(dict.fromkeys(kind for _, method in self.candidates for kind in method.types))
+
+
+_LADDERS = replace(PAPER, name="tuned", severities=LADDERS, steps_from="running", running_from="none")
+_STATISTICS = replace(PAPER, name="tuned", severities=LADDERS, running_from="clean", momentum=0.1)
+
+# Constants from development data alone; docs/experiments.md says which, and what they reach elsewhere.
+TUNED = Tuned(
+    (
+        Setting(_STATISTICS, Method("statistics", ("statistics",), reset=False, niter=1)),
+        Setting(
+            _LADDERS,
+            Method(
+                "ladders", ("ladder",), reset=False, niter=1, distortion="compression+noise+blur+reduction"
+            ),
+        ),
+        Setting(
+            _LADDERS,
+            Method(
+                "ladders without noise",
+                ("ladder",),
+                reset=False,
+                niter=1,
+                distortion="compression+blur+reduction",
+            ),
+        ),
+    )
+)

@@ -1,38 +1,67 @@
-"""Adaptation over a stream: from batch to batch without a reset, then one network scores everything."""
+"""Adaptation over a stream: from batch to batch without a reset, and one network that scores everything."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from common.adapter import Adapter, StackedBatches, score_source, stack_batches
+from common.adapter import Adapter, Outcome, score_source, stack_batches
 from common.batches import Batch
 from common.episodes import EpisodeState
-from common.protocols import Setting
+from common.protocols import PAPER, Setting
 from common.y import YNetwork
 
-
-def adapt_over(
-    ynet: YNetwork, setting: Setting, batches: Iterable[Batch], spread: Tensor | None = None
-) -> EpisodeState:
-    """Adapt over the batches in their order, `niter` steps on each, and return where that ends.
-
-    spread: (), standard deviation of the source's scores over the stream; None: of each batch alone.
-    """
-    method = replace(setting.method, reset=False)
-    adapter = Adapter(ynet, setting.protocol, method)
-    state = EpisodeState.from_source(adapter.adaptable, [1])
-    for batch in batches:
-        images = stack_batches(ynet, [batch])
-        source = score_source(ynet, images, setting.protocol, method.chooses)._replace(spread=spread)
-        groups = adapter.groups(images, source)
-        *_, (state, _) = adapter.steps(images, source, groups, method.niter)
-    return state
+CHUNK = 16  # images of a pass by the network that a stream ended with
 
 
-@torch.no_grad()
-def score_by(adapter: Adapter, state: EpisodeState, images: StackedBatches) -> Tensor:
-    """Return the scores of images by the network that a stream ended with, (M,)."""
-    one = EpisodeState([sum(images.sizes)], state.parameters, state.buffers)
-    return adapter.answer(images, one)
+class Streamed:
+    """A network as a stream of batches left it; or the source, where no setting says how to adapt."""
+
+    def __init__(
+        self,
+        ynet: YNetwork,
+        setting: Setting | None = None,
+        batches: Iterable[Batch] = (),
+        spread: Tensor | None = None,
+    ):
+        """Adapt a network over the batches in their order, `niter` steps on each, from the source.
+
+        setting: of a method without reset. spread: (), standard deviation of the source's scores over the
+        stream; None: of each batch alone.
+        """
+        self.ynet = ynet
+        self.adapter: Adapter | None = None
+        self.state: EpisodeState | None = None
+        if setting is None:
+            return
+        protocol, method = setting
+        adapter = self.adapter = Adapter(ynet, protocol, method)
+        for batch in batches:
+            images = stack_batches(ynet, [batch])
+            source = score_source(ynet, images, protocol, method.chooses)._replace(spread=spread)
+            *_, (self.state, _) = adapter.steps(images, source, adapter.groups(images, source), method.niter)
+
+    @torch.no_grad()
+    def predict(self, clean: Tensor) -> Tensor:
+        """Return the scores of normalised images, (N, 3, S, S) -> (N,)."""
+        return torch.cat([self._scores(part) for part in clean.split(CHUNK)])
+
+    def _scores(self, clean: Tensor) -> Tensor:
+        if self.adapter is None or self.state is None:
+            return self.ynet.predict(clean.contiguous(memory_format=torch.channels_last))
+        one = EpisodeState([len(clean)], self.state.parameters, self.state.buffers)
+        return self.adapter.answer(clean, one)
+
+    def __call__(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Score batches, by the source too. Raises NotFinite where a score of the source is not finite."""
+        images = stack_batches(self.ynet, batches)
+        source = score_source(self.ynet, images, PAPER, False).scores
+        adapted = source if self.state is None else self.predict(images.clean)
+        outcomes = []
+        for before, after in zip(source.cpu().split(images.sizes), adapted.cpu().split(images.sizes)):
+            broken = not bool(after.isfinite().all())
+            nothing = torch.zeros(0), torch.full((len(before),), -1)
+            outcomes.append(
+                Outcome(before, before if broken else after, nothing[1], nothing[0], False, broken)
+            )
+        return outcomes

@@ -211,7 +211,7 @@ def computed_run(
             f"{run}/{kind}",
             thinned(torch.cat([tensors[name + ending][0] for name in adapter.adaptable.layers])),
         )
-    yield f"{run}/prediction", adapter.answer(images, state).numpy()
+    yield f"{run}/prediction", adapter.answer(images.clean, state).numpy()
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:

@@ -1,0 +1,78 @@
+"""Deciding without labels how to adapt to a stream: by the agreement of scores between two views of an image.
+
+A score that says something of the image is nearly the same on another view of it; one that adaptation has
+spoilt follows what the view happens to show. The rank correlation of the scores of two views over a set of
+images, its split-half reliability, tells the two apart as far as the views are alike in quality alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+
+from common.batches import Batch
+from common.protocols import Tuned
+from common.stream import Streamed
+from common.y import YNetwork
+
+SOURCE = "source"
+
+
+class Decision(NamedTuple):
+    """What was chosen, and by what."""
+
+    chosen: str  # name of a candidate's method, or "source"
+    images: int  # that it was made on
+    reliability: Mapping[str, float]  # of the source and every candidate, on these images; NaN: undefined
+
+    def sentence(self) -> str:
+        """Return what was decided, on one line."""
+        before, after = self.reliability[SOURCE], self.reliability[self.chosen]
+        agreement = f"agreement between two views of {self.images} images"
+        if self.chosen != SOURCE:
+            return f"adapted by {self.chosen}: {agreement} {before:.3f} before, {after:.3f} after"
+        if len(self.reliability) == 1:
+            return f"not adapted: {self.images} images are too few to tell whether it helps"
+        best = max((r for name, r in self.reliability.items() if name != SOURCE), default=float("nan"))
+        return f"not adapted: {agreement} {before:.3f} as it is, at best {best:.3f} adapted"
+
+
+def decide(
+    ynet: YNetwork, tuned: Tuned, first: Sequence[Batch], second: Sequence[Batch]
+) -> tuple[Decision, Streamed]:
+    """Adapt by every candidate, and return the decision and the network that it leaves.
+
+    first: one view of the images that are adapted on, with the distorted copies of `tuned.types`.
+    second: another view of the same images in the same order.
+    """
+    views = [[ynet.normalised(batch.clean) for batch in batches] for batches in (first, second)]
+    source = Streamed(ynet)
+    scores = _scores(source, views)
+    found = {SOURCE: reliability(scores)}
+    n = scores.shape[1]
+    best, kept = (SOURCE, source), found[SOURCE] + tuned.margin
+    if n < tuned.least or not np.isfinite(kept):
+        return Decision(SOURCE, n, found), source
+    spread = torch.tensor(scores[0].std(), dtype=ynet.mean.dtype, device=ynet.mean.device)
+    for setting in tuned.candidates:
+        name = setting.method.name
+        candidate = Streamed(ynet, setting, first, spread)
+        found[name] = reliability(_scores(candidate, views))
+        if found[name] > kept:
+            best, kept = (name, candidate), found[name]
+    return Decision(best[0], n, found), best[1]
+
+
+def reliability(scores: np.ndarray) -> float:
+    """Return the rank correlation between the scores of two views, (2, n); NaN where it is not defined."""
+    if not np.isfinite(scores).all() or (np.ptp(scores, 1) == 0).any():
+        return float("nan")
+    return float(stats.spearmanr(*scores)[0])
+
+
+def _scores(network: Streamed, views: Sequence[Sequence[torch.Tensor]]) -> np.ndarray:
+    return np.stack(
+        [torch.cat([network.predict(clean) for clean in batches]).double().cpu() for batches in views]
+    )
