@@ -42,14 +42,18 @@ class Decision(NamedTuple):
 def decide(
     ynet: YNetwork, tuned: Tuned, first: Sequence[Batch], second: Sequence[Batch]
 ) -> tuple[Decision, Streamed]:
-    """Adapt by every candidate, and return the decision and the network that it leaves.
+    """Adapt by every candidate that the network allows; return the decision and the network that it leaves.
 
     first: one view of the images that are adapted on, with the distorted copies of `tuned.types`.
-    second: another view of the same images in the same order.
+    second: another view of the same images in the same order. Images that the source has no finite score of
+        are left out.
     """
     views = [[ynet.normalised(batch.clean) for batch in batches] for batches in (first, second)]
     source = Streamed(ynet)
     scores = _scores(source, views)
+    finite = torch.from_numpy(np.isfinite(scores).all(0))
+    if not finite.all():
+        return decide(ynet, tuned, _only(first, finite), _only(second, finite))
     found = {SOURCE: reliability(scores)}
     n = scores.shape[1]
     best, kept = (SOURCE, source), found[SOURCE] + tuned.margin
@@ -57,6 +61,9 @@ def decide(
         return Decision(SOURCE, n, found), source
     spread = torch.tensor(scores[0].std(), dtype=ynet.mean.dtype, device=ynet.mean.device)
     for setting in tuned.candidates:
+        kinds = ynet.cut.with_default_adapt(setting.method).adapt or ()
+        if not setting.method.takes_steps and "bn" not in kinds:
+            continue  # all that it moves is the statistics of BN
         name = setting.method.name
         candidate = Streamed(ynet, setting, first, spread)
         found[name] = reliability(_scores(candidate, views))
@@ -67,12 +74,20 @@ def decide(
 
 def reliability(scores: np.ndarray) -> float:
     """Return the rank correlation between the scores of two views, (2, n); NaN where it is not defined."""
-    if not np.isfinite(scores).all() or (np.ptp(scores, 1) == 0).any():
+    if scores.shape[1] < 2 or not np.isfinite(scores).all() or (np.ptp(scores, 1) == 0).any():
         return float("nan")
     return float(stats.spearmanr(*scores)[0])
 
 
 def _scores(network: Streamed, views: Sequence[Sequence[torch.Tensor]]) -> np.ndarray:
+    """Return the scores of the views, (2, n)."""
+    none = torch.zeros(0)  # where no image is left
     return np.stack(
-        [torch.cat([network.predict(clean) for clean in batches]).double().cpu() for batches in views]
+        [torch.cat([none, *(network.predict(x).double().cpu() for x in batches)]) for batches in views]
     )
+
+
+def _only(batches: Sequence[Batch], kept: torch.Tensor) -> list[Batch]:
+    """Return the images where `kept`, (n,), holds."""
+    parts = kept.split([len(batch.indices) for batch in batches])
+    return [batch.only(part) for batch, part in zip(batches, parts) if part.any()]

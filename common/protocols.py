@@ -193,6 +193,14 @@ class Tuned:
         """Kinds of distorted copies that the candidates look at."""
         return tuple(dict.fromkeys(kind for _, method in self.candidates for kind in method.types))
 
+    def on(self, protocol: Protocol) -> "Tuned":
+        """Return the same for a network whose own protocol this is: with its view and its cut."""
+        own = [
+            Setting(replace(setting.protocol, view=protocol.view, cut=protocol.cut), setting.method)
+            for setting in self.candidates
+        ]
+        return replace(self, candidates=tuple(own))
+
 
 _LADDERS = replace(PAPER, name="tuned", severities=LADDERS, steps_from="running", running_from="none")
 _STATISTICS = replace(PAPER, name="tuned", severities=LADDERS, running_from="clean", momentum=0.1)
