@@ -15,6 +15,7 @@ from common.distortions import unit
 from common.system.seeds import generator
 
 SECOND_VIEWS = ("crop", "contrique")
+GRID = 3  # places in a row, and in a column
 COLOURS = ("rgb", "lab", "hsv", "grey", "ms")
 
 
@@ -76,6 +77,22 @@ class Placement:
         """Whether the image is smaller than the view, so that it is scaled up."""
         before = image.shape[:2] if self.resize is None or self.view.crop == "whole" else self.resize
         return min(before) < self.view.size
+
+
+def grid(view: View, height: int, width: int) -> list[Placement]:
+    """Return places that cover an image of this size evenly, always the same, and without flips.
+
+    There are at most GRID x GRID, and fewer where so many would overlap by more than they need to; one where
+    the view is the whole image.
+    """
+    if view.crop == "whole":
+        return [Placement(view, None, (0.5, 0.5), False, False)]
+    rows, columns = (_spread(min(GRID, -(-side // view.size))) for side in (height, width))
+    return [Placement(view, None, (row, column), False, False) for row in rows for column in columns]
+
+
+def _spread(count: int) -> list[float]:
+    return [0.5] if count == 1 else [n / (count - 1) for n in range(count)]
 
 
 def second_view(

@@ -82,6 +82,16 @@ class Reading:
         """Return the scores of the photographs as in the label file."""
         return [photograph.mos * self.dataset.sign for photograph in self.photographs]
 
+    @property
+    def scale(self) -> str:
+        """The scale of the photographs' scores, in words."""
+        column = self.labels.column
+        limits = self.dataset.columns.get(column)
+        parts = [f"{column} of {self.dataset.title}"]
+        if limits is not None:
+            parts.append(f"{limits[0]:g} to {limits[1]:g}")
+        return ", ".join(parts if self.dataset.larger_is_better else [*parts, "negated"])
+
     def notes(self) -> list[str]:
         """Return what a reader of the result should know, one sentence each."""
         total, released = len(self.photographs) + len(self.missing), self.dataset.released

@@ -12,20 +12,16 @@ from common.system.errors import UserError
 from common.system.seeds import digest
 from data.catalogue import DATASETS, TARGETS, data_root, folder_of
 from data.dataset import read_dataset
-from weights.loading import load_weights
 from weights.manifest import SourceFile, located
-from weights.networks import BACKBONES, CPU_SECONDS
+from weights.networks import BACKBONES, CPU_SECONDS, network_with
 
 
 def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNetwork:
-    """Return the named network with the weights of a checkpoint, on the device.
+    """Return the named network with the weights of a checkpoint, on the device, and what a result says of it.
 
-    Raises UserError where the checkpoint is of another network, damaged, or not the file that was downloaded.
+    Raises UserError as `network_with` does.
     """
-    source.verify(backbone)
-    module = BACKBONES[backbone].network()
-    load_weights(module, source.path, BACKBONES[backbone].rename)
-    module.to(device).to(memory_format=torch.channels_last)
+    module = network_with(backbone, source, device)
     record = {"file": str(source.path), "sha256": source.sha256}
     return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), record)
 

@@ -1,17 +1,21 @@
 """Label files as they come: CSV, spreadsheets, MATLAB files and plain lists."""
 
+from __future__ import annotations
+
 import re
 import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import scipy.io
 
 from common.system.errors import UserError, shown
+
+if TYPE_CHECKING:  # slow to import, and images alone have no label file: so each function does that itself
+    import pandas as pd
 
 SPREADSHEETS = (".xlsx", ".ods")
 HEADER_WITHIN = 20  # rows of a sheet
@@ -32,6 +36,8 @@ def read_columns(
 
     Raises UserError where a column is missing or, in a CSV file, a row names no image.
     """
+    import pandas as pd
+
     table = _from_spreadsheet(path, columns, sheet) if path.suffix.lower() in SPREADSHEETS else read_csv(path)
     headers = {column: _match(column, table.columns) for column in (*columns, *optional)}
     if missing := [column for column in columns if headers[column] is None]:
@@ -45,6 +51,8 @@ def read_columns(
 
 def read_csv(path: Path, header: int | None = 0) -> pd.DataFrame:
     """Return a CSV file as text; what is empty is ''."""
+    import pandas as pd
+
     try:
         with warnings.catch_warnings():
             # Of fields beyond the header, such as decimal commas make.
@@ -87,6 +95,8 @@ def read_list(path: Path) -> list[tuple[str, str]]:
 
 def read_mat(path: Path, variable: str) -> np.ndarray:
     """Return a vector of a MATLAB file, (n,): numbers, or the strings of a cell array."""
+    import scipy.io
+
     try:
         content = scipy.io.loadmat(path, variable_names=[variable], squeeze_me=True)
     except (*DAMAGED, scipy.io.matlab.MatReadError) as error:
@@ -106,6 +116,8 @@ def number(text: str | float) -> float:
 
 def _from_spreadsheet(path: Path, columns: Sequence[str], sheet: str | None) -> pd.DataFrame:
     """Return the table whose header has all columns."""
+    import pandas as pd
+
     try:
         sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=object)
     except (*DAMAGED, SyntaxError, zipfile.BadZipFile) as error:  # a SyntaxError of XML

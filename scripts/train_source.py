@@ -229,11 +229,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         bar.reset(total=trainer.steps)
         bar.update(start.epoch * trainer.per_epoch if start else 0)
+        scale = replace(trainer.scale, title=reading.scale)
         metadata = {
             "backbone": source.name,
             **({"features": source.features} if source.features else {}),
-            "score_mean": repr(trainer.scale.mean),
-            "score_scale": repr(trainer.scale.scale),
+            **scale.metadata(),
         }
         state = start
         for state in trainer.epochs(start):
@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.as_typed("python -m scripts.train_source", argv),
         config,
         summarise(scores, parts.test),
-        trainer.scale,
+        scale,
         state.history,
         earlier + time.perf_counter() - begun,
         environment(device),

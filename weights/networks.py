@@ -3,8 +3,13 @@
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from importlib import import_module
 
+import torch
+from torch import nn
+
 from common.runs.grid import Experiment
 from common.y import Backbone
+from weights.loading import load_weights
+from weights.manifest import SourceFile
 
 CPU_SECONDS = {  # by name: of a forward pass of one image on 4 cores, for estimates (docs/speed.md)
     "tres": 0.099,
@@ -44,6 +49,17 @@ class _Backbones(MutableMapping[str, Backbone]):
 
 
 BACKBONES = _Backbones(NAMES)
+
+
+def network_with(name: str, source: SourceFile, device: torch.device) -> nn.Module:
+    """Return the named network with the weights of a checkpoint, on the device.
+
+    Raises UserError where the checkpoint is of another network, damaged, or not the file that was downloaded.
+    """
+    source.verify(name)
+    network = BACKBONES[name].network()
+    load_weights(network, source.path, BACKBONES[name].rename)
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def experiments(names: Iterable[str] = NAMES) -> dict[str, tuple[Backbone, Sequence[Experiment]]]:

@@ -2,7 +2,6 @@
 
 import importlib
 
-import timm
 import torch
 from torch import nn
 
@@ -26,6 +25,8 @@ def made(name: str) -> nn.Module:
         raise UserError(f"--model {name}: give it as package.module:function, or timm:ARCHITECTURE")
     try:
         if module == TIMM:
+            import timm  # as long to import as torch: only where it is asked for
+
             return timm.create_model(function, num_classes=1)
         network = getattr(importlib.import_module(module), function)()
     except Exception as error:  # whatever a stranger's code may raise

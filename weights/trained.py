@@ -6,11 +6,14 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from common.protocols import PAPER, Protocol
+from common.runs.scale import Scale
 from common.system.errors import UserError
 from common.y import YNetwork
 from weights.loading import load_weights
 from weights.networks import BACKBONES
 from weights.own_network import TIMM, made, wrapped
+
+SHIPPED = Path(__file__).parent / "demo" / "efficientnet_lite0.safetensors"  # taken where none is named
 
 
 class TrainedSource(NamedTuple):
@@ -20,12 +23,14 @@ class TrainedSource(NamedTuple):
     ynet: YNetwork
     protocol: Protocol  # under which it was tested
     output: tuple[float, float]  # what a mean score comes out as, and one deviation above it, less that
-    mean: float  # score = mean + scale x output
-    scale: float
+    scale: Scale  # of its scores
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """Return what a safetensors file says of itself; nothing for other files."""
+    """Return what a safetensors file says of itself; nothing for other files.
+
+    Raises UserError for a file that cannot be read.
+    """
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -43,20 +48,19 @@ def trained_source(path: Path) -> TrainedSource:
     Raises UserError where it does not say what it is of, or is of the user's own code.
     """
     known = metadata_of(path)
-    try:
-        name, mean, scale = known["backbone"], float(known["score_mean"]), float(known["score_scale"])
-    except (KeyError, ValueError):
+    name, scale = known.get("backbone"), Scale.from_metadata(known)
+    if name is None or scale is None:
         raise UserError(
             f"{path} does not say what network it is of: give --backbone, or --model and --features"
-        ) from None
+        )
     if name in BACKBONES:
         backbone = BACKBONES[name]
         network, protocol = backbone.network(), backbone.protocols["paper"]
         load_weights(network, path, backbone.rename)
-        return TrainedSource(name, backbone.wrap(network, protocol), protocol, backbone.output, mean, scale)
+        return TrainedSource(name, backbone.wrap(network, protocol), protocol, backbone.output, scale)
     if not name.startswith(f"{TIMM}:"):
         raise UserError(f"{path} is of {name}: give that as --model, and --features")
     network = made(name)
     load_weights(network, path)
     ynet = wrapped(network, name, known.get("features"), PAPER.view.size)
-    return TrainedSource(name, ynet, PAPER, (0.0, 1.0), mean, scale)
+    return TrainedSource(name, ynet, PAPER, (0.0, 1.0), scale)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.runs.results import Summary
-from common.runs.training import Scale
+from common.runs.scale import Scale
 
 MANY = 30  # groups of which only the number is told
 

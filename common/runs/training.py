@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from common.batches import Batch, Sample, Views, batch_order, load
 from common.photographs import Photograph, read_rgb
 from common.runs.metrics import agreement
+from common.runs.scale import Scale
 from common.system.errors import UserError
 from common.system.output import whole_path
 from common.system.seeds import digest, generator
@@ -68,23 +69,6 @@ class Parts(NamedTuple):
             name: {"images": len(part), "groups": sorted({photograph.group for photograph in part})}
             for name, part in self._asdict().items()
         }
-
-
-@dataclass(frozen=True)
-class Scale:
-    """score = mean + scale x output of the network."""
-
-    mean: float
-    scale: float
-
-    @classmethod
-    def of(cls, mos: np.ndarray, output: tuple[float, float]) -> "Scale":
-        """Return the scale on which the mean score has the first output.
-
-        One standard deviation above it has the second more.
-        """
-        scale = float(mos.std()) / output[1]
-        return cls(float(mos.mean()) - scale * output[0], scale)
 
 
 @dataclass
