@@ -177,6 +177,11 @@ def load_readable(
     yield from _loader(views, batches, workers, collate_readable)
 
 
+def load_samples(views: Dataset, batches: Sequence[list], workers: int) -> Iterator[list[Sample | UserError]]:
+    """Load the same as samples that are not put together, each in its place or why it cannot be read."""
+    yield from _loader(views, batches, workers, list)
+
+
 def _loader(views: Dataset, batches: Sequence[list], workers: int, collate: Callable) -> DataLoader:
     return DataLoader(
         views,

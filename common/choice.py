@@ -27,11 +27,16 @@ class Decision(NamedTuple):
     images: int  # that it was made on
     reliability: Mapping[str, float]  # of the source and every candidate, on these images; NaN: undefined
 
+    @property
+    def adapted(self) -> bool:
+        """Whether anything of the network changed."""
+        return self.chosen != SOURCE
+
     def sentence(self) -> str:
         """Return what was decided, on one line."""
         before, after = self.reliability[SOURCE], self.reliability[self.chosen]
         agreement = f"agreement between two views of {self.images} images"
-        if self.chosen != SOURCE:
+        if self.adapted:
             return f"adapted by {self.chosen}: {agreement} {before:.3f} before, {after:.3f} after"
         if len(self.reliability) == 1:
             return f"not adapted: {self.images} images are too few to tell whether it helps"

@@ -1,39 +1,32 @@
 """Scores of your own photographs, by a network as it is and as test-time adaptation makes it.
 
+    python -m scripts.score_images photo.jpg
+    python -m scripts.score_images photos/ --output scores.csv
     python -m scripts.score_images photos/ --output scores.csv --backbone metaiqa --weights FILE
     python -m scripts.score_images 'photos/**/*.jpg' --output scores.csv --model package.module:function \\
         --features layer4
 
-Larger = better. The CSV file is written batch by batch; after an interruption --resume goes on.
+Larger = better. Without --output every image is scored by the source alone, and nothing adapts. With it, a
+CSV file is written batch by batch; after an interruption --resume goes on.
 """
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
-from common.batches import batch_order
-from common.protocols import METHODS, PAPER, Protocol, Setting
-from common.runs.results import Summary, metrics_table
-from common.runs.scoring import (
-    HEADER,
-    KEPT_ORDER,
-    Movement,
-    Row,
-    ScoreFile,
-    against_mos,
-    movement,
-    partial_of,
-    row_of,
-    score_batches,
-)
+from common.protocols import METHODS, PAPER, TUNED, Protocol, Setting, Tuned
+from common.runs.guard import KEPT_ORDER, movement
+from common.runs.journal import partial_of
+from common.runs.plain import grid_score
+from common.runs.scale import Scale
 from common.system import cli
 from common.system.cli import Parser, finite, natural, positive
 from common.system.device import choose, default_episodes, default_workers, environment
@@ -41,17 +34,26 @@ from common.system.errors import UserError, command
 from common.system.output import check_targets, write_json
 from common.views import View
 from common.y import YNetwork
-from data import inputs
 from data.collect import Collection, collect
 from data.csv_folder import COLUMNS
 from data.label_files import read_columns
 from weights.loading import load_weights
 from weights.manifest import SourceFile, located
-from weights.networks import BACKBONES
+from weights.networks import BACKBONES, network_with
 from weights.own_network import inner, made, wrapped
+from weights.trained import SHIPPED, metadata_of, trained_source
 
-SHOWN = ("rank+gc", "gc", "rank", "rotation", "none")
-FORMAT = 1  # of the summary
+if TYPE_CHECKING:  # imported where a file is written: it takes long, and plain scoring needs none of it
+    from common.choice import Decision
+    from common.runs.results import Summary
+    from common.runs.scoring import Row
+
+SHOWN = ("rank+gc", "gc", "rank", "rotation", "bn-stats", "none")
+OF_OUTPUT = (
+    "protocol", "method", "running_from", "guard", "batch_size", "crops", "seed", "resume", "overwrite",
+    "top",
+)  # fmt: skip
+FORMAT = 2  # of the summary
 
 
 def parser() -> Parser:
@@ -63,17 +65,34 @@ def parser() -> Parser:
         metavar="PATH",
         help=f"images, folders, patterns, or CSV files of {' and, optionally, '.join(COLUMNS)}",
     )
-    found.add_argument("--output", type=Path, required=True, metavar="OUT.csv", help="one row per image")
+    found.add_argument(
+        "--output",
+        type=Path,
+        metavar="OUT.csv",
+        help="one row per image, with the source's score and the adapted one; without it, the source's score "
+        "of each image is printed, on a fixed grid of crops",
+    )
     found.add_argument("--backbone", choices=list(BACKBONES), help="a network of the paper, with --weights")
     cli.add_model(found)
-    cli.add_weights(found)
+    cli.add_weights(
+        found, default="the source that ships. A file of train_source needs neither --backbone nor --model"
+    )
     found.add_argument(
-        "--method", default="rank+gc", choices=SHOWN, help="default: rank+gc; none: the source alone"
+        "--protocol",
+        default="tuned",
+        choices=("tuned", "paper", "released"),
+        help="tuned (default): over all images, where the first of them say that it helps; paper and, with "
+        "--backbone, released: on each batch by itself",
+    )
+    found.add_argument(
+        "--method",
+        choices=SHOWN,
+        help="of --protocol paper or released, there rank+gc by default; none: the source alone",
     )
     found.add_argument(
         "--running-from",
         choices=("all", "clean", "none"),
-        help="passes that move the BN statistics; default: all",
+        help="passes that move the BN statistics; default: all. Of --protocol paper or released",
     )
     found.add_argument(
         "--guard",
@@ -82,7 +101,8 @@ def parser() -> Parser:
         const=KEPT_ORDER,
         metavar="SROCC",
         help="keep the source's scores of a batch where adaptation changes their order: where their SROCC "
-        f"with the adapted ones is below this, {KEPT_ORDER} if no number is given",
+        f"with the adapted ones is below this, {KEPT_ORDER} if no number is given. "
+        "Of --protocol paper or released",
     )
     cli.add_batch_size(found)
     found.add_argument(
@@ -93,7 +113,9 @@ def parser() -> Parser:
         help="views of each image, whose scores are averaged",
     )
     found.add_argument("--seed", default=0, type=natural, help="of batches, views and projection; default: 0")
-    found.add_argument("--resume", action="store_true", help="go on with an output that was interrupted")
+    again = found.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with an output that was interrupted")
+    again.add_argument("--overwrite", action="store_true", help="replace an output that is complete")
     found.add_argument("--top", type=positive, metavar="N", help="print the N best and the N worst")
     found.add_argument(
         "--json",
@@ -114,64 +136,84 @@ def _json_name(text: str) -> str:
     return text
 
 
-def network_of(
-    args: argparse.Namespace, weights: SourceFile | None, device: torch.device
-) -> tuple[YNetwork, Setting]:
-    """Return the network that was asked for, wrapped, on the device; and how it adapts."""
-    if (args.backbone is None) == (args.model is None):
+def check_options(args: argparse.Namespace) -> None:
+    """Raise UserError where options do not go together."""
+    if args.backbone is not None and args.model is not None:
         raise UserError("give either --backbone, a network of the paper, or --model, your own")
-    method = METHODS["source" if args.method == "none" else args.method]
-    protocol = PAPER if args.backbone is None else BACKBONES[args.backbone].protocols["paper"]
-    if args.running_from is not None:
-        protocol = replace(protocol, running_from=args.running_from)
-    if args.backbone is None:
-        protocol = replace(protocol, view=View(size=args.size or View.size))
-        ynet = _own(args, weights, protocol, device)
-    elif weights is None:
+    if args.backbone is not None and args.weights is None:
         raise UserError("no --weights: give a checkpoint of that backbone; weights/README.md lists them")
-    elif args.features is not None or args.size is not None:
-        raise UserError("--features and --size belong to --model: a network of the paper knows its own")
-    else:
-        ynet = inputs.network(args.backbone, weights, device).wrap(protocol)
-    return ynet, Setting(protocol, ynet.cut.with_default_adapt(method))
+    if args.model is None and (args.features is not None or args.size is not None):
+        raise UserError("--features and --size belong to --model: any other network knows its own")
+    if args.output is None:
+        for name in OF_OUTPUT:
+            if getattr(args, name) != parser().get_default(name):
+                raise UserError(f"--{name.replace('_', '-')} belongs to --output OUT.csv: give that too")
+    if args.protocol == "released" and args.backbone is None:
+        raise UserError("--protocol released is of the networks of the paper: give --backbone")
+    if args.protocol == "tuned":
+        given = {
+            "--method": args.method not in (None, "none"),
+            "--running-from": args.running_from is not None,
+            "--guard": args.guard is not None,
+        }
+        for name in (name for name, holds in given.items() if holds):
+            raise UserError(f"{name} is of the protocols that adapt to a batch: add --protocol paper")
 
 
-def _own(
-    args: argparse.Namespace, weights: SourceFile | None, protocol: Protocol, device: torch.device
-) -> YNetwork:
-    """Return the Y of --model."""
+class Network(NamedTuple):
+    """The network that was asked for."""
+
+    name: str
+    ynet: YNetwork  # on the device
+    protocol: Protocol  # its own
+    scale: Scale  # of its scores
+
+    def sentence(self, weights: SourceFile | None, shipped: bool) -> str:
+        """Return what scores and on which scale, on one line."""
+        file = "" if weights is None else f" with {weights.path}"
+        return (
+            f"{'no network was named: ' if shipped else ''}{self.name}{file}; "
+            f"scores are {self.scale.title}, higher is better"
+        )
+
+
+def network_of(args: argparse.Namespace, weights: SourceFile | None, device: torch.device) -> Network:
+    """Return the network that was asked for. Raises UserError where it cannot be made."""
+    if args.backbone is None and args.model is None:
+        assert weights is not None  # the one that ships, at least
+        weights.verify()
+        found = trained_source(weights.path)
+        ynet = found.ynet.to(device).to(memory_format=torch.channels_last)
+        return Network(found.name, ynet, found.protocol, found.scale)
+    known = None if weights is None else Scale.from_metadata(metadata_of(weights.path))
+    scale = known or Scale()
+    if args.backbone is not None:
+        assert weights is not None
+        backbone = BACKBONES[args.backbone]
+        protocol = backbone.protocols["released" if args.protocol == "released" else "paper"]
+        network = network_with(args.backbone, weights, device)
+        return Network(args.backbone, backbone.wrap(network, protocol), protocol, scale)
+    protocol = replace(PAPER, view=View(size=args.size or View.size))
     network = made(args.model)
     if weights is not None:
         weights.verify()
         load_weights(inner(network), weights.path)
-    return wrapped(network.to(device), args.model, args.features, protocol.view.size)
+    ynet = wrapped(network.to(device), args.model, args.features, protocol.view.size)
+    return Network(f"{args.model}:{args.features}" if args.features else args.model, ynet, protocol, scale)
 
 
-def describe(found: Movement, guarded: bool) -> tuple[str, str]:
-    """Return what adaptation did, in a sentence; and a warning where it may well have done harm, or ""."""
-    if found.moved is None:
-        return "", ""
-    moved = (
-        f"adaptation moved the scores by {found.moved:.2f} standard deviations of the source's, on average"
-    )
-    if found.median_kept_order is not None:
-        moved += f"; SROCC of a batch's scores before and after: {found.median_kept_order:.2f} (median)"
-    if not found.lost:
-        return moved, ""
-    lost = (
-        f"in {found.lost} of {found.episodes} episodes adaptation lost the source's order "
-        f"(SROCC below {found.threshold:g})"
-    )
-    if guarded:
-        return moved, f"note: {lost}; the source's scores were kept there"
-    return (
-        moved,
-        f"warning: {lost}, and may do harm: --guard keeps the source's scores there, "
-        "or try --running-from clean",
-    )
+def how_to_adapt(args: argparse.Namespace, network: Network) -> Setting | Tuned:
+    """Return how the network adapts."""
+    if args.protocol == "tuned" and args.method is None:
+        return TUNED.on(network.protocol)
+    protocol = network.protocol
+    if args.running_from is not None:
+        protocol = replace(protocol, running_from=args.running_from)
+    method = METHODS["source" if args.method == "none" else args.method or "rank+gc"]
+    return Setting(protocol, network.ynet.cut.with_default_adapt(method))
 
 
-def ends(rows: Sequence[Row], count: int) -> str:
+def ends(rows: "Sequence[Row]", count: int) -> str:
     """Return the best and the worst, by their adapted scores."""
     ranked = sorted(rows, key=lambda row: -row[2])
     parts = (("best", ranked[:count]), ("worst", ranked[::-1][:count]))
@@ -187,63 +229,140 @@ def printable(name: str) -> str:
 
 
 def config_of(
-    args: argparse.Namespace, names: Sequence[str], weights: SourceFile | None, setting: Setting
+    args: argparse.Namespace,
+    names: Sequence[str],
+    network: Network,
+    weights: SourceFile | None,
+    how: Setting | Tuned,
 ) -> dict[str, Any]:
     """Return what the scores depend on; names: of the images."""
     return {
         "images": list(names),
-        "network": args.backbone or f"{args.model}:{args.features}",
+        "network": network.name,
         "weights": weights.sha256 if weights else None,
         **{name: getattr(args, name) for name in ("guard", "batch_size", "crops", "seed")},
-        "method": asdict(setting.method),
-        "protocol": asdict(setting.protocol),
+        "method": asdict(how.method) if isinstance(how, Setting) else None,
+        "protocol": asdict(how.protocol if isinstance(how, Setting) else how),
     }
 
 
-def score(
+def print_scores(args: argparse.Namespace, collection: Collection, network: Network) -> int:
+    """Score by the source alone, and print; return the exit status."""
+    results: list[dict[str, Any]] = []
+    for name, photograph in zip(collection.names, collection.photographs):
+        try:
+            score = network.scale.score(grid_score(network.ynet, photograph.path, network.protocol.view))
+        except UserError as error:
+            print(f"no score: {printable(str(error))}", file=sys.stderr)
+            results.append({"image": name, "score": None, "notes": str(error)})
+            continue
+        results.append({"image": name, "score": score, "notes": ""})
+        if args.json != "-":
+            print(f"{score:10.4f}  {printable(name)}")
+    summary = {"format": FORMAT, "network": network.name, "scale": network.scale.title, "images": results}
+    if args.json == "-":
+        print(json.dumps(summary, indent=2))
+    elif args.json is not None:
+        write_json(Path(args.json), summary)
+    return 0 if all(result["score"] is not None for result in results) else 1
+
+
+def decision_to_json(decision: "Decision | None") -> dict[str, Any] | None:
+    """Return a decision; None where none was made, and a reliability of None where it is not defined."""
+    if decision is None:
+        return None
+    found = {name: value if math.isfinite(value) else None for name, value in decision.reliability.items()}
+    return {"chosen": decision.chosen, "images": decision.images, "reliability": found}
+
+
+def write_scores(
     args: argparse.Namespace,
     collection: Collection,
-    output: ScoreFile,
-    ynet: YNetwork,
-    setting: Setting,
+    network: Network,
+    weights: SourceFile | None,
     device: torch.device,
-) -> float:
-    """Score what is left of the images into the output; return how many were scored in a second."""
+) -> int:
+    """Score into the output, and say what came out; return the exit status."""
+    from tqdm import tqdm
+
+    from common.runs.results import metrics_table
+    from common.runs.scoring import Run, ScoreFile, against_mos
+
     names, photographs, _ = collection
-    batches = enumerate(batch_order(photographs, args.seed, args.batch_size))
-    todo = [(number, indices) for number, indices in batches if number not in output.batches]
-    started = time.perf_counter()
-    bar = tqdm(total=len(names), initial=len(output.rows), unit="image", disable=None)
+    how = how_to_adapt(args, network)
+    config = config_of(args, names, network, weights, how)
+    output = ScoreFile(args.output, config)
+    if args.resume:
+        output.resume()
+    run = Run(network.ynet, how, network.scale, args.seed, args.batch_size, args.crops, args.guard)
+    before, started = len(output.rows), time.perf_counter()
     try:
-        with output.opened(), bar:
-            for scored in score_batches(
-                ynet,
+        with tqdm(total=len(names), initial=before, unit="image", disable=None) as bar:
+            decision = run.score(
+                names,
                 photographs,
-                setting,
-                todo,
-                seed=args.seed,
-                crops=args.crops,
-                guard=args.guard,
+                output,
                 at_once=default_episodes(device),
                 workers=default_workers(device) if args.workers is None else args.workers,
-            ):
-                indices = sorted({*scored.source, *scored.faults})
-                rows = {
-                    i: row_of(names[i], photographs[i], i, scored, setting.protocol.view) for i in indices
-                }
-                output.add(scored, rows)
-                bar.update(len(indices))
+                progress=bar.update,
+            )
     except KeyboardInterrupt:
         print(
             f"{len(output.rows)} of {len(names)} images are in {args.output}: --resume goes on",
             file=sys.stderr,
         )
         raise
-    output.complete()
-    return sum(len(indices) for _, indices in todo) / (time.perf_counter() - started)
+    rows = output.rows
+    rate = (len(rows) - before) / (time.perf_counter() - started)
+    good = [row for row in rows if row[1] != ""]
+    moved = movement(
+        [row[1] for row in good],
+        [row[2] for row in good],
+        output.kept_orders,
+        KEPT_ORDER if args.guard is None else args.guard,
+    )
+    agreement = against_mos(photographs, rows, args.seed)
+    result = {
+        "format": FORMAT,
+        "config": config,
+        "environment": environment(device),
+        "scale": network.scale.title,
+        "images": len(rows),
+        "scored": len(good),
+        "decision": decision_to_json(decision),
+        "movement": asdict(moved),
+        "agreement": agreement_to_json(agreement),
+    }
+    if args.json == "-":
+        print(json.dumps(result, indent=2))
+    elif args.json is not None:
+        write_json(Path(args.json), result)
+    if args.json != "-":
+        if args.top and good:
+            print(ends(good, args.top))
+        if agreement is not None:
+            print(metrics_table(agreement))
+            print(f"against the MOS of {agreement.n_images} of {len(rows)} images")
+        if decision is not None:
+            print(decision.sentence())
+        if adapts(how, decision) and (sentence := moved.sentence()):
+            print(sentence)
+        print(f"{len(good)} of {len(rows)} images scored, in {args.output}; {rate:.2f} images/s")
+    if isinstance(how, Setting) and how.method.adapts and (warning := moved.warning(args.guard is not None)):
+        print(warning, file=sys.stderr)
+    if len(good) < len(rows):
+        print(f"{len(rows) - len(good)} have no score; the column notes says why", file=sys.stderr)
+    return 0 if len(good) == len(rows) else 1
 
 
-def agreement_to_json(summary: Summary | None) -> dict[str, Any] | None:
+def adapts(how: Setting | Tuned, decision: "Decision | None") -> bool:
+    """Return whether anything of the network changed."""
+    if isinstance(how, Setting):
+        return how.method.adapts
+    return decision is not None and decision.adapted
+
+
+def agreement_to_json(summary: "Summary | None") -> dict[str, Any] | None:
     """Return what the summary says of the MOS; None where too few images have one."""
     if summary is None:
         return None
@@ -251,59 +370,42 @@ def agreement_to_json(summary: Summary | None) -> dict[str, Any] | None:
     return {name: content[name] for name in ("n_images", "source", "adapted", "srocc_gain")}
 
 
+def is_complete(args: argparse.Namespace) -> bool:
+    """Return whether the output is complete already, so that nothing is left for --resume.
+
+    Raises UserError where it would be lost.
+    """
+    if not args.output.exists() or partial_of(args.output).exists() or args.overwrite:
+        return False
+    if args.resume:
+        return True
+    raise UserError(
+        f"{args.output} is there and complete: --overwrite replaces it; --resume goes on with one that is not"
+    )
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; status 1 if an image has no score."""
     args = parser().parse_args(argv)
+    check_options(args)
     collection = collect(args.paths)
-    json_file = None if args.json in (None, "-") else Path(args.json)
-    weights = None if args.weights is None else located(args.weights)
-    partial = partial_of(args.output)
+    shipped = args.weights is None and args.backbone is None and args.model is None
+    weights = SourceFile(SHIPPED) if shipped else None if args.weights is None else located(args.weights)
+    targets = [args.output, partial_of(args.output)] if args.output else []
+    if args.json not in (None, "-"):
+        targets.append(Path(args.json))
     read = [photograph.path for photograph in collection.photographs] + collection.label_files
-    check_targets([args.output, partial, json_file], read + ([weights.path] if weights else []))
-    if args.resume and args.output.exists() and not partial.exists():
-        print(f"{args.output} is complete: leave out --resume to score again")
-        return 0 if read_columns(args.output, HEADER)["source_score"].all() else 1
+    check_targets(targets, read + ([weights.path] if weights else []))
+    if args.output and is_complete(args):
+        print(f"{args.output} is complete; by which settings it does not say: --overwrite scores again")
+        return 0 if read_columns(args.output, ("image", "source_score"))["source_score"].all() else 1
     device = choose(args.device)
-    ynet, setting = network_of(args, weights, device)
-    config = config_of(args, collection.names, weights, setting)
-    output = ScoreFile(args.output, config)
-    if args.resume:
-        output.resume()
-    rate = score(args, collection, output, ynet, setting, device)
-    rows = output.rows
-    good = [row for row in rows if row[1] != ""]
-    threshold = KEPT_ORDER if args.guard is None else args.guard
-    moved = movement([row[1] for row in good], [row[2] for row in good], output.kept_orders, threshold)
-    sentence, warning = describe(moved, args.guard is not None) if setting.method.adapts else ("", "")
-    agreement = against_mos(collection.photographs, rows, args.seed)
-    result = {
-        "format": FORMAT,
-        "config": config,
-        "environment": environment(device),
-        "images": len(rows),
-        "scored": len(good),
-        "movement": asdict(moved),
-        "agreement": agreement_to_json(agreement),
-    }
-    if json_file is not None:
-        write_json(json_file, result)
-    if args.json == "-":
-        print(json.dumps(result, indent=2))
-    else:
-        if args.top and good:
-            print(ends(good, args.top))
-        if agreement is not None:
-            print(metrics_table(agreement))
-            print(f"against the MOS of {agreement.n_images} of {len(rows)} images")
-        if sentence:
-            print(sentence)
-        print(f"{len(good)} of {len(rows)} images scored, in {args.output}; {rate:.2f} images/s")
-    if warning:
-        print(warning, file=sys.stderr)
-    if len(good) < len(rows):
-        print(f"{len(rows) - len(good)} have no score; the column notes says why", file=sys.stderr)
-    return 0 if len(good) == len(rows) else 1
+    network = network_of(args, weights, device)
+    print(network.sentence(weights, shipped), file=sys.stderr)
+    if args.output is None:
+        return print_scores(args, collection, network)
+    return write_scores(args, collection, network, weights, device)
 
 
 if __name__ == "__main__":

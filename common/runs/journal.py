@@ -74,6 +74,11 @@ class Journal:
         self._whole += len(line)
 
 
+def partial_of(path: Path) -> Path:
+    """Return where the journal of an unfinished file lies."""
+    return path.with_name(f"{path.name}.partial")
+
+
 def _value(line: bytes) -> Any:
     """Return the object of a whole line, None of another one."""
     try:

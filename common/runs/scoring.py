@@ -3,30 +3,31 @@
 import csv
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
 from torch.utils.data import ConcatDataset
 
 from common.adapter import Adapter, NotFinite, Outcome
-from common.batches import Batch, Views, load_readable
+from common.batches import Batch, Sample, Views, batch_order, collate, load_readable, load_samples
+from common.choice import Decision, decide
 from common.photographs import DAMAGED, Photograph, size_of
-from common.protocols import Setting
-from common.runs.journal import Journal
+from common.protocols import METHODS, Setting, Tuned
+from common.runs.guard import kept_order
+from common.runs.journal import Journal, partial_of
 from common.runs.results import Scores, Summary, summarise
+from common.runs.scale import Scale
+from common.stream import Streamed
 from common.system.errors import UserError
 from common.system.output import write_csv
 from common.views import View
 from common.y import YNetwork
 
-# SROCC between the source's scores of a batch and the adapted ones. The losses are told which images the
-# source holds for good and bad; an episode that ends in another order has left what it was told.
-KEPT_ORDER = 0.5
+Runner = Callable[[Sequence[Batch]], list[Outcome]]  # one outcome per batch; raises NotFinite
 
 
 @dataclass
@@ -34,11 +35,12 @@ class ScoredBatch:
     """The scores of one batch; photographs are known by their indices."""
 
     number: int  # of the batch
+    crops: int = 1  # views of each image, whose scores are averaged
     source: dict[int, float] = field(default_factory=dict)  # score, the mean over crops
     adapted: dict[int, float] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)  # why a photograph cannot be scored
     kept_order: list[float] = field(default_factory=list)  # of each crop's episode; NaN where not defined
-    notes: list[str] = field(default_factory=list)  # what a reader should know of the episodes
+    notes: Counter[str] = field(default_factory=Counter)  # on the episodes, and of how many crops each holds
 
     def forget(self, indices: Iterable[int]) -> None:
         """Drop the scores of photographs that failed in one of their crops."""
@@ -46,152 +48,133 @@ class ScoredBatch:
             self.source.pop(index, None)
             self.adapted.pop(index, None)
 
-    def record(self, indices: Sequence[int], outcome: Outcome, crops: int, guard: float | None) -> None:
+    def record(self, indices: Sequence[int], outcome: Outcome, guard: float | None) -> None:
         """Take over one episode; guard: the kept order below which the source's scores stand."""
         kept = kept_order(outcome)
         self.kept_order.append(kept)
         lost, unknown = guard is not None and kept < guard, guard is not None and math.isnan(kept)
         guarded = lost or unknown
         for index, source, adapted in zip(indices, outcome.source.tolist(), outcome.adapted.tolist()):
-            self.source[index] = self.source.get(index, 0.0) + source / crops
-            self.adapted[index] = self.adapted.get(index, 0.0) + (source if guarded else adapted) / crops
+            self.source[index] = self.source.get(index, 0.0) + source / self.crops
+            self.adapted[index] = self.adapted.get(index, 0.0) + (source if guarded else adapted) / self.crops
         notes = (
             (outcome.group_left_out, "batch too small for the group loss"),
             (outcome.fell_back, "adaptation was not finite: the source's score"),
             (lost, "adaptation lost the source's order: the source's score"),
             (unknown, "too few images to guard: the source's score"),
         )
-        self.notes += [note for holds, note in notes if holds and note not in self.notes]
+        self.notes.update(note for holds, note in notes if holds)
 
-
-def kept_order(outcome: Outcome) -> float:
-    """Return the SROCC between the source's scores of an episode and the adapted ones.
-
-    It is 0 where adaptation made all scores one, and NaN where there is no order to keep: fewer than three
-    images, or equal scores.
-    """
-    source, adapted = outcome.source.numpy(), outcome.adapted.numpy()
-    if len(source) < 3 or np.ptp(source) == 0:
-        return float("nan")
-    return float(stats.spearmanr(source, adapted)[0]) if np.ptp(adapted) > 0 else 0.0
+    def remarks(self) -> list[str]:
+        """Return the notes, with the number of crops that each concerns where that is not all of them."""
+        return [
+            note if count == self.crops else f"{note} ({count} of {self.crops} crops)"
+            for note, count in self.notes.items()
+        ]
 
 
 def score_batches(
-    ynet: YNetwork,
-    photographs: Sequence[Photograph],
-    setting: Setting,
+    runner: Runner,
+    views: Sequence[Views],
     batches: Sequence[tuple[int, Sequence[int]]],
     *,
-    seed: int = 0,
-    crops: int = 1,
     guard: float | None = None,
     at_once: int = 1,
     workers: int = 0,
 ) -> Iterator[ScoredBatch]:
     """Score batches of photographs; those that cannot be read are left out of their batch and named.
 
+    views: of the same photographs; each makes an episode of every batch, whose scores are averaged.
     batches: number and indices of each.
-    crops: episodes of each batch, on the views of seeds `seed`, `seed` + 1, ..., whose scores are averaged.
     guard: an episode whose kept order is below it, or not defined, gives the source's scores.
     at_once: how many episodes run at once.
     """
-    protocol, method = setting
-    ynet.draw_head(seed)
-    adapter = Adapter(ynet, protocol, method)
-    views: ConcatDataset = ConcatDataset(
-        [
-            Views(
-                photographs,
-                seed + crop,
-                protocol.view,
-                method.types,
-                protocol.severities,
-                second_views=method.second_views,
-            )
-            for crop in range(crops)
-        ]
-    )
+    crops = len(views)
+    joined: ConcatDataset = ConcatDataset(views)
     episodes = [(number, crop, indices) for number, indices in batches for crop in range(crops)]
-    plan = [[crop * len(photographs) + index for index in indices] for _, crop, indices in episodes]
-    loaded = zip(episodes, load_readable(views, plan, workers))
+    plan = [[crop * len(views[0]) + index for index in indices] for _, crop, indices in episodes]
+    loaded = zip(episodes, load_readable(joined, plan, workers))
     scored = ScoredBatch(-1)
     while several := list(itertools.islice(loaded, at_once)):
-        outcomes = _run(adapter, [batch for _, (batch, _) in several])
+        outcomes = _run(runner, [batch for _, (batch, _) in several])
         for (episode, (_, faults)), (batch, outcome) in zip(several, outcomes):
             number, crop, indices = episode
             if crop == 0:
-                scored = ScoredBatch(number)
+                scored = ScoredBatch(number, crops)
             scored.faults |= {indices[position]: reason for position, reason in faults.items()}
             kept = [] if batch is None else batch.indices.tolist()
             lost = set(indices).difference(kept, scored.faults)
             scored.faults |= dict.fromkeys(lost, "the network's score is not finite")
             if outcome is not None:
-                scored.record(kept, outcome, crops, guard)
+                scored.record(kept, outcome, guard)
             if crop == crops - 1:
                 scored.forget(scored.faults)
                 yield scored
 
 
-def _run(adapter: Adapter, batches: Sequence[Batch | None]) -> list[tuple[Batch | None, Outcome | None]]:
+def _run(runner: Runner, batches: Sequence[Batch | None]) -> list[tuple[Batch | None, Outcome | None]]:
     """Return each batch without the images that the source has no finite score of, and its outcome.
 
     Both are None for a batch of none.
     """
     held = [batch for batch in batches if batch is not None]
     try:
-        outcomes = iter(adapter(held) if held else ())
+        outcomes = iter(runner(held) if held else ())
     except NotFinite as error:
         parts = iter(error.finite.cpu().split([len(batch.indices) for batch in held]))
         finite = [batch and batch.only(next(parts)) for batch in batches]
-        return _run(
-            adapter, [batch if batch is not None and len(batch.indices) else None for batch in finite]
-        )
+        return _run(runner, [batch if batch is not None and len(batch.indices) else None for batch in finite])
     return [(batch, None if batch is None else next(outcomes)) for batch in batches]
 
 
-@dataclass(frozen=True)
-class Movement:
-    """How adaptation changed the scores of a run."""
+def decide_on_first(
+    ynet: YNetwork,
+    tuned: Tuned,
+    photographs: Sequence[Photograph],
+    order: Sequence[int],
+    seed: int,
+    workers: int,
+) -> tuple[Decision, Streamed]:
+    """Decide how to adapt by the first photographs in an order; those that cannot be read are skipped.
 
-    moved: float | None  # mean absolute change, in standard deviations of the source's scores; None if equal
-    episodes: int  # those whose kept order is defined
-    lost: int  # how many of them fell below `threshold`
-    median_kept_order: float | None  # None without such episodes
-    threshold: float
+    order: indices. The views that are adapted on are of `seed`, those that they are compared with of `seed`
+    + 1.
+    """
+    protocol = tuned.protocol
+    first = Views(photographs, seed, protocol.view, tuned.types, protocol.severities)
+    second = Views(photographs, seed + 1, protocol.view)
+    both: ConcatDataset = ConcatDataset([first, second])
+    loaded = load_samples(both, [[index, len(photographs) + index] for index in order], workers)
+    readable = (pair for pair in loaded if all(isinstance(sample, Sample) for sample in pair))
+    pairs = list(itertools.islice(readable, tuned.adapt_on))
+    batches: tuple[list[Batch], list[Batch]] = ([], [])
+    for start in range(0, len(pairs), tuned.batch_size):
+        for own, samples in zip(batches, zip(*pairs[start : start + tuned.batch_size])):
+            batch = collate(samples)
+            assert isinstance(batch, Batch)
+            own.append(batch)
+    return decide(ynet, tuned, *batches)
 
 
-def movement(
-    source: Sequence[float], adapted: Sequence[float], kept: Sequence[float], threshold: float
-) -> Movement:
-    """Measure it; source, adapted: scores of all images; kept: `kept_order` of all episodes."""
-    before, after, orders = (np.asarray(values, dtype=float) for values in (source, adapted, kept))
-    defined = orders[np.isfinite(orders)]
-    spread = before.std() if len(before) else 0.0
-    return Movement(
-        float(np.abs(after - before).mean() / spread) if spread > 0 else None,
-        len(defined),
-        int((defined < threshold).sum()),
-        float(np.median(defined)) if len(defined) else None,
-        threshold,
-    )
-
-
-HEADER = ("image", "source_score", "adapted_score", "width", "height", "notes")
+HEADER = ("image", "source_score", "adapted_score", "scale_higher_is_better", "width", "height", "notes")
 Row = list[Any]  # of the CSV file, by HEADER; an image without scores has "" there
 
 
-def row_of(name: str, photograph: Photograph, index: int, scored: ScoredBatch, view: View) -> Row:
+def row_of(
+    name: str, photograph: Photograph, index: int, scored: ScoredBatch, view: View, scale: Scale
+) -> Row:
     """Return what the CSV file says of a photograph; name: what it is called there."""
     if index in scored.faults:
-        return [name, "", "", "", "", scored.faults[index].removeprefix(f"{photograph.path}: ")]
-    scores = [scored.source[index], scored.adapted[index]]
+        reason = scored.faults[index].removeprefix(f"{photograph.path}: ")
+        return [name, *[""] * (len(HEADER) - 2), reason]
+    row = [name, scale.score(scored.source[index]), scale.score(scored.adapted[index]), scale.title]
     try:
         width, height = size_of(photograph.path)
     except DAMAGED:  # gone since it was scored
-        return [name, *scores, "", "", "; ".join(scored.notes)]
+        return [*row, "", "", "; ".join(scored.remarks())]
     small = view.crop != "whole" and min(width, height) < view.size
-    notes = [*scored.notes, *(["smaller than the view, scaled up"] if small else [])]
-    return [name, *scores, width, height, "; ".join(notes)]
+    notes = [*scored.remarks(), *(["smaller than the view, scaled up"] if small else [])]
+    return [*row, width, height, "; ".join(notes)]
 
 
 class ScoreFile:
@@ -253,11 +236,6 @@ class ScoreFile:
         return (batch["rows"] for batch in self.journal.batches.values())
 
 
-def partial_of(path: Path) -> Path:
-    """Return where the journal of an unfinished CSV file lies."""
-    return path.with_name(f"{path.name}.partial")
-
-
 def against_mos(photographs: Sequence[Photograph], rows: Sequence[Row], seed: int) -> Summary | None:
     """Summarise the rows as a cell, where at least three images have a score and a MOS."""
     pairs = [(p, row) for p, row in zip(photographs, rows) if row[1] != "" and math.isfinite(p.mos)]
@@ -267,3 +245,69 @@ def against_mos(photographs: Sequence[Photograph], rows: Sequence[Row], seed: in
     scores.source[0] = [row[1] for _, row in pairs]
     scores.adapted[0] = [row[2] for _, row in pairs]
     return summarise(scores, [photograph for photograph, _ in pairs])
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the scores of photographs depend on, beside the photographs."""
+
+    ynet: YNetwork
+    how: Setting | Tuned
+    scale: Scale
+    seed: int = 0
+    batch_size: int = 8
+    crops: int = 1  # views of each image: of the seeds `seed`, `seed` + 1, ...
+    guard: float | None = None  # for a Setting, as for `score_batches`
+
+    def score(
+        self,
+        names: Sequence[str],
+        photographs: Sequence[Photograph],
+        output: ScoreFile,
+        *,
+        at_once: int,
+        workers: int,
+        progress: Callable[[int], object],
+    ) -> Decision | None:
+        """Score what is left of the photographs into the output, and complete it.
+
+        names: what the output calls each. progress: called with the number of images of each batch.
+        Returns the decision of a Tuned; None for a Setting, and where nothing was left.
+        """
+        order = batch_order(photographs, self.seed, self.batch_size)
+        todo = [(number, indices) for number, indices in enumerate(order) if number not in output.batches]
+        decision: Decision | None = None
+        runner: Runner
+        self.ynet.draw_head(self.seed)
+        if isinstance(self.how, Setting):
+            protocol, method = self.how
+            runner = Adapter(self.ynet, protocol, method)
+        else:
+            protocol, method = self.how.protocol, METHODS["source"]
+            runner = Streamed(self.ynet)
+            if todo:
+                flat = [index for indices in order for index in indices]
+                decision, runner = decide_on_first(self.ynet, self.how, photographs, flat, self.seed, workers)
+        views = [
+            Views(
+                photographs,
+                self.seed + crop,
+                protocol.view,
+                method.types,
+                protocol.severities,
+                second_views=method.second_views,
+            )
+            for crop in range(self.crops)
+        ]
+        with output.opened():
+            for scored in score_batches(
+                runner, views, todo, guard=self.guard, at_once=at_once, workers=workers
+            ):
+                indices = sorted({*scored.source, *scored.faults})
+                rows = {
+                    i: row_of(names[i], photographs[i], i, scored, protocol.view, self.scale) for i in indices
+                }
+                output.add(scored, rows)
+                progress(len(indices))
+        output.complete()
+        return decision
