@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from common.adapter import Outcome
-from common.photographs import Photograph
-from common.protocols import METHODS, PAPER, Setting
+from common.adapter import Adapter, Outcome
+from common.batches import Views
+from common.photographs import Photograph, read_rgb
+from common.protocols import METHODS, PAPER, TUNED, Setting
 from common.runs.cell import run_cells
-from common.runs.scoring import kept_order, score_batches
+from common.runs.guard import kept_order
+from common.runs.scoring import ScoredBatch, ScoreFile, score_batches
 from common.system.errors import UserError
 from common.views import View
 from common.wrap import wrap
@@ -29,6 +31,8 @@ from data.csv_folder import DATASET
 from data.dataset import read_dataset
 from scripts import score_images
 from tests.conftest import SmallNet
+from weights.loading import load_weights, save_weights
+from weights.networks import BACKBONES
 
 ROOT = Path(__file__).parent.parent
 MODEL = [
@@ -43,6 +47,8 @@ MODEL = [
     "--workers",
     "0",
 ]
+
+PAPER_PROTOCOL = ["--protocol", "paper"]
 
 
 def network():
@@ -96,7 +102,7 @@ def test_every_kind_of_file(tmp_path, capsys):
     (folder / "folder.jpg").mkdir()
     (folder / "notes.txt").write_text("not asked for")
     (folder / ".hidden.jpg").write_text("nor this")
-    assert run(folder, tmp_path / "s.csv", "--batch-size", "4") == 1
+    assert run(folder, tmp_path / "s.csv", "--batch-size", "4", *PAPER_PROTOCOL) == 1
     rows = {Path(row["image"]).name: row for row in table(tmp_path / "s.csv")}
     bad = {"cut.jpg", "empty.jpg", "text.png", "lost.jpg"}
     assert set(rows) == bad | {
@@ -124,7 +130,7 @@ def test_every_kind_of_file(tmp_path, capsys):
 def test_scores_are_those_of_a_cell_and_so_are_the_correlations(folder, tmp_path, capsys):
     labels = tmp_path / "labels.csv"
     labels.write_text("image_name,MOS\n" + "".join(f"photos/{n:02}.png,{(n * 7) % 20}\n" for n in range(20)))
-    assert run(labels, tmp_path / "s.csv", "--json", str(tmp_path / "s.json")) == 0
+    assert run(labels, tmp_path / "s.csv", "--json", str(tmp_path / "s.json"), *PAPER_PROTOCOL) == 0
     photographs = read_dataset(DATASET, labels).photographs
     protocol = replace(PAPER, view=View(size=32))
     ynet = wrap(network(), "trunk", size=32)
@@ -149,7 +155,7 @@ def test_crops_are_averaged(folder, tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_keeps_what_it_had_and_goes_on(folder, tmp_path, capsys, how):
-    arguments = [str(folder), *MODEL, "--batch-size", "3", "--crops", "3", "--guard", "0.9"]
+    arguments = [str(folder), *MODEL, "--batch-size", "3", "--crops", "3", "--guard", "0.9", *PAPER_PROTOCOL]
     program = [sys.executable, "-m", "scripts.score_images", *arguments]
     output, partial = tmp_path / "s.csv", tmp_path / "s.csv.partial"
     process = subprocess.Popen(
@@ -190,24 +196,147 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(folder, tmp_path, caps
 
 def test_the_guard_keeps_the_sources_scores(folder, tmp_path, capsys):
     """Above 1 it keeps them all; below -1 none."""
-    assert run(folder, tmp_path / "all.csv", "--guard", "1.5") == 0
+    assert run(folder, tmp_path / "all.csv", "--guard", "1.5", *PAPER_PROTOCOL) == 0
     rows = table(tmp_path / "all.csv")
     assert all(
         row["source_score"] == row["adapted_score"] and "lost the source's order" in row["notes"]
         for row in rows
     )
     assert "in 3 of 3 episodes" in capsys.readouterr().err
-    assert run(folder, tmp_path / "few.csv", "--guard", "--batch-size", "2") == 0
+    assert run(folder, tmp_path / "few.csv", "--guard", "--batch-size", "2", *PAPER_PROTOCOL) == 0
     rows = table(tmp_path / "few.csv")
     assert all(
         row["source_score"] == row["adapted_score"] and "too few images" in row["notes"] for row in rows
     )
-    assert run(folder, tmp_path / "none.csv", "--guard", "-1.5") == 0
+    assert run(folder, tmp_path / "none.csv", "--guard", "-1.5", *PAPER_PROTOCOL) == 0
     assert all(
         row["source_score"] != row["adapted_score"] and not row["notes"]
         for row in table(tmp_path / "none.csv")
     )
     assert "order (SROCC" not in capsys.readouterr().err
+
+
+def test_notes_speak_of_the_crops_that_they_concern():
+    """Of three crops one loses the order."""
+    scored = ScoredBatch(0, crops=3)
+    source, turned = torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])
+    for adapted in (source, turned, source):
+        outcome = Outcome(source, adapted, torch.empty(0), torch.empty(0), True, False)
+        scored.record([0, 1, 2], outcome, guard=0.5)
+    assert scored.remarks() == [
+        "batch too small for the group loss",
+        "adaptation lost the source's order: the source's score (1 of 3 crops)",
+    ]
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """A Tuned for a few images that adapts whatever the agreement."""
+    eager = replace(TUNED, adapt_on=12, batch_size=4, least=8, margin=-2.0)
+    monkeypatch.setattr(score_images, "TUNED", eager)
+    return eager
+
+
+def test_tuned_decides_by_the_first_images_that_can_be_read(folder, tmp_path, capsys, eager):
+    """And says so; its scores are those of the candidate that it names."""
+    (folder / "00.png").write_bytes(b"")
+    assert run(folder, tmp_path / "s.csv", "--json", str(tmp_path / "s.json"), "--batch-size", "4") == 1
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "s.json").read_text())["decision"]
+    chosen, reliability = found["chosen"], found["reliability"]
+    assert found["images"] == 12 and set(reliability) == {"source", *(m.name for _, m in eager.candidates)}
+    assert chosen == max((name for name in reliability if name != "source"), key=reliability.get)
+    line = f"adapted by {chosen}: agreement between two views of 12 images {reliability['source']:.3f} before"
+    assert f"{line}, {reliability[chosen]:.3f} after" in printed
+    rows = table(tmp_path / "s.csv")
+    assert rows.pop(0)["notes"] and all(row["adapted_score"] != row["source_score"] for row in rows)
+    assert run(folder, tmp_path / "none.csv", "--method", "none") == 1
+    plain = table(tmp_path / "none.csv")[1:]
+    assert all(row["adapted_score"] == row["source_score"] for row in plain)
+    before = [[float(row["source_score"]) for row in own] for own in (rows, plain)]
+    np.testing.assert_allclose(*before, rtol=1e-5)
+
+
+def test_tuned_goes_on_after_an_interruption_with_the_same_bytes(
+    folder, tmp_path, capsys, eager, monkeypatch
+):
+    assert run(folder, tmp_path / "whole.csv", "--batch-size", "4") == 0
+    add = ScoreFile.add
+
+    def interrupted(self, scored, rows):
+        if len(self.batches) == 2:
+            raise KeyboardInterrupt
+        add(self, scored, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoreFile, "add", interrupted)
+        assert run(folder, tmp_path / "s.csv", "--batch-size", "4") == 130
+    assert len(table(tmp_path / "s.csv")) == 8
+    capsys.readouterr()
+    assert run(folder, tmp_path / "s.csv", "--batch-size", "4", "--resume", "--seed", "1") == 2
+    assert run(folder, tmp_path / "s.csv", "--batch-size", "4", "--resume") == 0
+    assert "adapted by" in capsys.readouterr().out
+    assert (tmp_path / "s.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_complete_output_is_not_overwritten_unasked(folder, tmp_path, capsys):
+    output = tmp_path / "s.csv"
+    output.write_text("mine")
+    assert run(folder, output) == 2 and output.read_text() == "mine"
+    error = capsys.readouterr().err
+    assert "--overwrite" in error and "--resume" in error
+    assert run(folder, output, "--overwrite") == 0 and len(table(output)) == 20
+
+
+def test_plain_scores_are_the_mean_over_a_fixed_grid(tmp_path, capsys):
+    """Of 100 x 40 pixels 3 x 2 places of 32 x 32; and nothing is written."""
+    picture(tmp_path / "a.png", size=(100, 40))
+    picture(tmp_path / "small.png", size=(20, 25))
+    (tmp_path / "bad.png").touch()
+    given = [str(tmp_path / name) for name in ("a.png", "small.png")]
+    assert score_images.main([*given, *MODEL]) == 0
+    printed, said = capsys.readouterr()
+    assert said.count("\n") == 1 and "the network's own output, higher is better" in said
+    assert score_images.main([*given, *MODEL]) == 0 and capsys.readouterr().out == printed
+    lines = [line.split() for line in printed.splitlines()]
+    assert [name for _, name in lines] == given
+    assert score_images.main([*given, str(tmp_path / "bad.png"), *MODEL, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["images"]
+    assert found[2]["score"] is None and "cannot be read" in found[2]["notes"]
+    assert [f"{image['score']:.4f}" for image in found[:2]] == [score for score, _ in lines]
+    pixels = torch.tensor(read_rgb(tmp_path / "a.png")).permute(2, 0, 1) / 255
+    places = [pixels[:, top : top + 32, left : left + 32] for top in (0, 8) for left in (0, 34, 68)]
+    ynet = wrapped()
+    expected = ynet.predict(ynet.normalised(torch.stack(places))).mean()
+    assert found[0]["score"] == pytest.approx(float(expected), rel=1e-5)
+    assert score_images.main([*given, *MODEL, "--crops", "2"]) == 2
+    assert "--crops belongs to --output" in capsys.readouterr().err
+
+
+def test_a_file_of_train_source_is_enough_and_gives_scores_on_its_scale(tmp_path, capsys, monkeypatch):
+    """The one that ships is taken where none is named. A weakened copy says what scale its scores have."""
+    picture(tmp_path / "a.png", size=(240, 230))
+    weights = ROOT / "weights/demo/metaiqa.safetensors"
+    network = BACKBONES["metaiqa"].network()
+    load_weights(network, weights)
+    about = {"backbone": "metaiqa", "score_mean": "10.0", "score_scale": "100.0", "scale": "MOS of a test"}
+    save_weights(tmp_path / "own.safetensors", network.state_dict(), about)
+    save_weights(tmp_path / "bare.safetensors", network.state_dict(), {})
+    monkeypatch.setattr(score_images, "SHIPPED", tmp_path / "own.safetensors")
+    scores = []
+    for options in (
+        [],
+        ["--weights", str(tmp_path / "own.safetensors")],
+        ["--weights", str(tmp_path / "own.safetensors"), "--backbone", "metaiqa"],
+        ["--weights", str(tmp_path / "bare.safetensors"), "--backbone", "metaiqa"],
+    ):
+        output = ["--output", str(tmp_path / "s.csv"), "--overwrite", "--workers", "0"]
+        assert score_images.main([str(tmp_path / "a.png"), *output, *options]) == 0
+        (row,) = table(tmp_path / "s.csv")
+        scores.append((float(row["source_score"]), row["scale_higher_is_better"]))
+    assert scores[0] == scores[1] == scores[2] == (10 + 100 * scores[3][0], "MOS of a test")
+    assert scores[3][1] == "the network's own output"
+    assert capsys.readouterr().err.count("no network was named: metaiqa with") == 1
 
 
 def test_kept_order():
@@ -223,7 +352,7 @@ def test_kept_order():
 
 
 def test_best_and_worst(folder, tmp_path, capsys):
-    assert run(folder, tmp_path / "s.csv", "--top", "2") == 0
+    assert run(folder, tmp_path / "s.csv", "--top", "2", *PAPER_PROTOCOL) == 0
     printed = capsys.readouterr().out
     ranked = [
         row["image"] for row in sorted(table(tmp_path / "s.csv"), key=lambda row: float(row["adapted_score"]))
@@ -235,7 +364,16 @@ def test_best_and_worst(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "either --backbone"),
+        (["--size", "32"], "belong to --model"),
+        (
+            [*MODEL, "--method", "gc"],
+            "--method is of the protocols that adapt to a batch",
+        ),
+        ([*MODEL, "--guard"], "--guard is of the protocols"),
+        ([*MODEL, "--running-from", "all"], "--running-from is of the protocols"),
+        ([*MODEL, "--protocol", "released"], "give --backbone"),
+        ([*MODEL, "--resume", "--overwrite"], "not allowed with"),
+        (["--weights", "photos/00.png"], "does not say what network it is of"),
         (["--backbone", "tres", *MODEL], "either --backbone"),
         (["--backbone", "tres"], "no --weights"),
         (["--model", "tests.test_score_images"], "package.module:function"),
@@ -246,7 +384,7 @@ def test_best_and_worst(folder, tmp_path, capsys):
         ([*MODEL, "--features", "trunc"], "did you mean 'trunk'"),
         (["nowhere/*.jpg", *MODEL], "nowhere/*.jpg"),
         (["--model", ":network"], "package.module:function"),
-        (["--model", "timm:create_model"], "without arguments"),
+        (["--model", "timm:create_model"], "timm.list_models()"),
         (["--model", "tests.test_score_images:wrapped", "--features", "trunk"], "wrapped already"),
         (
             ["--backbone", "metaiqa", "--size", "32", "--weights", "weights/demo/metaiqa.safetensors"],
@@ -306,13 +444,9 @@ def test_one_image_and_one_without_a_score(tmp_path):
         "--workers",
         "0",
     ]
+    given = [str(tmp_path / "photos"), "--output", str(tmp_path / "s.csv"), *model, *PAPER_PROTOCOL]
     for size in ("1", "8"):
-        assert (
-            score_images.main(
-                [str(tmp_path / "photos"), "--output", str(tmp_path / "s.csv"), *model, "--batch-size", size]
-            )
-            == 1
-        )
+        assert score_images.main([*given, "--batch-size", size, "--overwrite"]) == 1
         rows = {Path(row["image"]).name: row for row in table(tmp_path / "s.csv")}
         assert "not finite" in rows.pop("black.png")["notes"] and all(
             row["adapted_score"] for row in rows.values()
@@ -328,13 +462,11 @@ def test_several_episodes_at_once_and_loader_processes_change_nothing(folder, tm
     batches = list(
         enumerate([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 7, 11], [12, 13], [14, 15, 16, 17, 18, 19]])
     )
-    setting = Setting(replace(PAPER, view=View(size=32)), METHODS["rank+gc"])
+    protocol, method = replace(PAPER, view=View(size=32)), METHODS["rank+gc"]
+    adapter = Adapter(wrapped().double(), protocol, method)
+    views = [Views(photographs, seed, protocol.view, method.types) for seed in range(2)]
     found = [
-        list(
-            score_batches(
-                wrapped().double(), photographs, setting, batches, crops=2, at_once=at_once, workers=workers
-            )
-        )
+        list(score_batches(adapter, views, batches, at_once=at_once, workers=workers))
         for at_once, workers in ((1, 0), (3, 2))
     ]
     for one, other in zip(*found):
