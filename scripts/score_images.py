@@ -170,7 +170,7 @@ class Network(NamedTuple):
 
     def sentence(self, weights: SourceFile | None, shipped: bool) -> str:
         """Return what scores and on which scale, on one line."""
-        file = "" if weights is None else f" with {weights.path}"
+        file = "" if weights is None else f" with {weights.path.name}"
         return (
             f"{'no network was named: ' if shipped else ''}{self.name}{file}; "
             f"scores are {self.scale.title}, higher is better"

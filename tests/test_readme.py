@@ -17,7 +17,9 @@ def block(part):
     return found
 
 
-@pytest.mark.parametrize("part", ["scripts.score_images", "from common.wrap import wrap"])
+@pytest.mark.parametrize(
+    "part", ["scripts.score_images", "import Adaptation", "from common.wrap import wrap"]
+)
 def test_the_examples_run_as_written(tmp_path, part):
     """In a copy of what they read, since they write to results/."""
     for name in ("common", "data", "scripts", "weights", "tres", "musiq", "hyperiqa", "metaiqa"):
@@ -34,9 +36,10 @@ def test_the_examples_run_as_written(tmp_path, part):
     assert done.returncode == 0, done.stderr
     if part == "scripts.score_images":
         assert "12 of 12 images scored" in done.stdout and "best:" in done.stdout
+        assert re.match(r"( +\d\.\d{4}  .*\n){3}best:", done.stdout)
         assert len((tmp_path / "results/scores.csv").read_text().splitlines()) == 13
     else:
-        assert len(re.findall(r"-?\d+\.\d+", done.stdout)) == 8
+        assert len(re.findall(r"-?\d+\.\d+", done.stdout)) == (24 if part == "import Adaptation" else 8)
 
 
 def test_every_command_of_the_readme_exists():
