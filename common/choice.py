@@ -38,6 +38,8 @@ class Decision(NamedTuple):
         agreement = f"agreement between two views of {self.images} images"
         if self.adapted:
             return f"adapted by {self.chosen}: {agreement} {before:.3f} before, {after:.3f} after"
+        if self.images > 2 and np.isnan(before):
+            return f"not adapted: the scores of {self.images} images do not differ"
         if len(self.reliability) == 1:
             return f"not adapted: {self.images} images are too few to tell whether it helps"
         best = max((r for name, r in self.reliability.items() if name != SOURCE), default=float("nan"))

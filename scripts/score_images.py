@@ -145,8 +145,9 @@ def check_options(args: argparse.Namespace) -> None:
     if args.model is None and (args.features is not None or args.size is not None):
         raise UserError("--features and --size belong to --model: any other network knows its own")
     if args.output is None:
+        default = parser().get_default
         for name in OF_OUTPUT:
-            if getattr(args, name) != parser().get_default(name):
+            if getattr(args, name) != default(name):
                 raise UserError(f"--{name.replace('_', '-')} belongs to --output OUT.csv: give that too")
     if args.protocol == "released" and args.backbone is None:
         raise UserError("--protocol released is of the networks of the paper: give --backbone")

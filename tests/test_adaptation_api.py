@@ -80,6 +80,13 @@ def test_a_stream_decides_once_and_the_source_stays_as_it_is():
     assert adapted.decide().sentence() == "not adapted: 5 images are too few to tell whether it helps"
 
 
+def test_a_network_without_bn_has_the_other_candidates():
+    adapted = Adaptation(network(), "norm", adapt=("ln",), protocol=SMALL, size=SIZE)
+    adapted(images(12, 0))
+    assert set(adapted.decision.reliability) == {"source", "ladders", "ladders without noise"}
+    assert adapted.decision.adapted
+
+
 def test_an_image_of_the_views_size_is_not_cropped():
     view = View(SIZE, flips=())
     x = images(4, 0, SIZE, SIZE)

@@ -24,7 +24,7 @@ from common.runs.cell import run_cells
 from common.runs.guard import kept_order
 from common.runs.scoring import ScoredBatch, ScoreFile, score_batches
 from common.system.errors import UserError
-from common.views import View
+from common.views import View, grid
 from common.wrap import wrap
 from data.collect import collect
 from data.csv_folder import DATASET
@@ -305,6 +305,7 @@ def test_plain_scores_are_the_mean_over_a_fixed_grid(tmp_path, capsys):
     assert found[2]["score"] is None and "cannot be read" in found[2]["notes"]
     assert [f"{image['score']:.4f}" for image in found[:2]] == [score for score, _ in lines]
     pixels = torch.tensor(read_rgb(tmp_path / "a.png")).permute(2, 0, 1) / 255
+    assert len(grid(View(32, crop="whole"), 40, 100)) == 1
     places = [pixels[:, top : top + 32, left : left + 32] for top in (0, 8) for left in (0, 34, 68)]
     ynet = wrapped()
     expected = ynet.predict(ynet.normalised(torch.stack(places))).mean()
@@ -451,6 +452,17 @@ def test_one_image_and_one_without_a_score(tmp_path):
         assert "not finite" in rows.pop("black.png")["notes"] and all(
             row["adapted_score"] for row in rows.values()
         )
+
+
+def test_tuned_decides_without_an_image_that_has_no_score(folder, tmp_path, monkeypatch, eager):
+    monkeypatch.setattr(score_images, "TUNED", replace(eager, adapt_on=20))
+    Image.new("RGB", (40, 40)).save(folder / "00.png")
+    model = ["--model", "tests.test_score_images:moody", *MODEL[2:]]
+    written = ["--output", str(tmp_path / "s.csv"), "--json", str(tmp_path / "s.json")]
+    assert score_images.main([str(folder), *written, *model]) == 1
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["scored"] == found["decision"]["images"] == 19
+    assert found["decision"]["chosen"] != "source"
 
 
 def test_several_episodes_at_once_and_loader_processes_change_nothing(folder, tmp_path):

@@ -250,6 +250,7 @@ def test_a_killed_command_resumes_to_the_same_file(folder, tmp_path, capsys):
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     with safe_open(whole, "pt") as file:
         assert float(file.metadata()["score_scale"]) > 0
+        assert file.metadata()["scale"] == "MOS of a folder with a CSV file"
     result = tmp_path / "cell.json"
     cell = [
         "--backbone",
