@@ -84,13 +84,15 @@ class Reading:
 
     @property
     def scale(self) -> str:
-        """The scale of the photographs' scores, in words."""
-        column = self.labels.column
-        limits = self.dataset.columns.get(column)
-        parts = [f"{column} of {self.dataset.title}"]
-        if limits is not None:
-            parts.append(f"{limits[0]:g} to {limits[1]:g}")
-        return ", ".join(parts if self.dataset.larger_is_better else [*parts, "negated"])
+        """The scale of the photographs' scores, on which larger = better, in words."""
+        title = f"{self.labels.column} of {self.dataset.title}"
+        if not self.dataset.larger_is_better:
+            title += ", negated"
+        limits = self.dataset.columns.get(self.labels.column)
+        if limits is None:
+            return title
+        low, high = sorted(self.dataset.sign * limit for limit in limits)
+        return f"{title}, {low:g} to {high:g}"
 
     def notes(self) -> list[str]:
         """Return what a reader of the result should know, one sentence each."""

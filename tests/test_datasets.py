@@ -198,14 +198,27 @@ def test_score_columns(tmp_path):
     koniq10k(tmp_path / "koniq")
     cid2013(tmp_path / "cid")
     live_iqa(tmp_path / "live")
-    for name, folder, column, scores in (
-        ("koniq10k", "koniq", "MOS", [3.91, 3.1, 1.4]),
-        ("cid2013", "cid", "realigned  mos", [row[2] for row in CID.values()]),
-        ("live_iqa", "live", "dmos", [-abs(row[0]) / 2 for row in LIVE.values()]),
+    for name, folder, column, scores, scale in (
+        ("koniq10k", "koniq", "MOS", [3.91, 3.1, 1.4], "MOS of KonIQ-10k, 1 to 5"),
+        (
+            "cid2013",
+            "cid",
+            "realigned  mos",
+            [row[2] for row in CID.values()],
+            "Realigned MOS of CID2013, -9.6 to 87.9",
+        ),
+        (
+            "live_iqa",
+            "live",
+            "dmos",
+            [-abs(row[0]) / 2 for row in LIVE.values()],
+            "dmos of LIVE-IQA, negated, -100 to 0",
+        ),
     ):
         reading = read_dataset(DATASETS[name], tmp_path / folder, column=column)
         assert [p.mos for p in reading.photographs] == scores
         assert reading.record()["score_column"].lower() == " ".join(column.lower().split())
+        assert reading.scale == scale
     with pytest.raises(UserError, match="KonIQ-10k has no score column 'SD': choose from MOS_zscore, MOS"):
         read_dataset(DATASETS["koniq10k"], tmp_path / "koniq", column="SD")
     text(tmp_path / "koniq/koniq10k_scores_and_distributions.csv", "image_name,score\n10000.jpg,1\n")
