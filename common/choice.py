@@ -44,21 +44,23 @@ def decide(
 ) -> tuple[Decision, Streamed]:
     """Adapt by every candidate, and return the decision and the network that it leaves.
 
-    first: one view of the images that are adapted on, with the distorted copies of `tuned.types`.
+    first: one view of up to `tuned.judge_on` images, in batches of `tuned.batch_size`; those of the first
+        `tuned.adapt_on` images with the distorted copies of `tuned.types`.
     second: another view of the same images in the same order.
     """
+    adapted_on = first[: tuned.adapt_on // tuned.batch_size]
     views = [[ynet.normalised(batch.clean) for batch in batches] for batches in (first, second)]
     source = Streamed(ynet)
     scores = _scores(source, views)
     found = {SOURCE: reliability(scores)}
     n = scores.shape[1]
     best, kept = (SOURCE, source), found[SOURCE] + tuned.margin
-    if n < tuned.least or not np.isfinite(kept):
+    if n < tuned.least or not np.isfinite(found[SOURCE]):
         return Decision(SOURCE, n, found), source
     spread = torch.tensor(scores[0].std(), dtype=ynet.mean.dtype, device=ynet.mean.device)
     for setting in tuned.candidates:
         name = setting.method.name
-        candidate = Streamed(ynet, setting, first, spread)
+        candidate = Streamed(ynet, setting, adapted_on, spread)
         found[name] = reliability(_scores(candidate, views))
         if found[name] > kept:
             best, kept = (name, candidate), found[name]

@@ -173,13 +173,15 @@ class Tuned:
     """Adaptation to a stream of images that decides by itself, without labels, whether and how to adapt.
 
     Every candidate adapts over the first images without a reset. The one whose scores of two views of an
-    image agree best over them then scores everything; the source does where none agrees better than it.
+    image agree best, over these and some more, then scores everything; the source does where none agrees
+    better than it.
     """
 
     candidates: tuple[Setting, ...]  # of one view and one set of severities
-    adapt_on: int = 96  # images, the first
+    adapt_on: int = 64  # images, the first; a multiple of the batch size
+    judge_on: int = 256  # images, the first, whose two views decide
     batch_size: int = 8  # of the steps
-    margin: float = 0.0  # by how much the agreement must exceed the source's
+    margin: float = 0.01  # by how much the agreement must exceed the source's
     least: int = 32  # images; with fewer the agreement means little, and the source stays
     name: str = "tuned"
 
