@@ -72,6 +72,11 @@ class Scores:
         self.enlarged += enlarged
         self.seconds += seconds
 
+    def only(self, indices: Sequence[int]) -> "Scores":
+        """Return the scores of some of the photographs; the counts stay."""
+        kept = {name: getattr(self, name)[:, indices] for name in ("source", "adapted", "choice", "losses")}
+        return dataclasses.replace(self, **kept)
+
     def notes(self) -> list[str]:
         """Say what a reader of the result should know, one sentence each."""
         episodes, views = f"of {self.episodes} episodes", f"of {self.source.size} views"
