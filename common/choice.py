@@ -54,7 +54,7 @@ def decide(
     scores = _scores(source, views)
     found = {SOURCE: reliability(scores)}
     n = scores.shape[1]
-    best, kept = (SOURCE, source), found[SOURCE] + tuned.margin
+    best = SOURCE, source
     if n < tuned.least or not np.isfinite(found[SOURCE]):
         return Decision(SOURCE, n, found), source
     spread = torch.tensor(scores[0].std(), dtype=ynet.mean.dtype, device=ynet.mean.device)
@@ -62,8 +62,8 @@ def decide(
         name = setting.method.name
         candidate = Streamed(ynet, setting, adapted_on, spread)
         found[name] = reliability(_scores(candidate, views))
-        if found[name] > kept:
-            best, kept = (name, candidate), found[name]
+        if found[name] > found[best[0]] + tuned.margin:
+            best = name, candidate
     return Decision(best[0], n, found), best[1]
 
 
