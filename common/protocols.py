@@ -196,7 +196,9 @@ class Tuned:
         return tuple(dict.fromkeys(kind for _, method in self.candidates for kind in method.types))
 
 
-_LADDERS = replace(PAPER, name="tuned", severities=LADDERS, steps_from="running", running_from="none")
+_LADDERS = replace(
+    PAPER, name="tuned", severities=LADDERS, steps_from="running", running_from="none", lr=2e-3
+)
 _STATISTICS = replace(PAPER, name="tuned", severities=LADDERS, running_from="clean", momentum=0.1)
 
 # Constants from development data alone; docs/experiments.md says which, and what they reach elsewhere.
