@@ -29,7 +29,7 @@ class Adaptation:
     """A quality network that adapts to the images that it is called with. The network given is not changed.
 
     Under a Protocol each call is an episode of its own, on the images of that call. Under a Tuned the first
-    `adapt_on` images are kept in memory, at their own size in 8 bits, and scored by the source; the call that
+    `judge_on` images are kept in memory, at their own size in 8 bits, and scored by the source; the call that
     completes them decides by them how to adapt, and from then on the network that was decided on scores.
 
     An image is seen through one view, a crop and flips as the protocol says; one of exactly the view's size
@@ -89,8 +89,8 @@ class Adaptation:
             (outcome,) = self._adapter([batch])
             return outcome.adapted.to(images.device)
         if self.tuned is not None and self.decision is None:
-            self._gathered += arrays[: self.tuned.adapt_on - len(self._gathered)]
-            if len(self._gathered) == self.tuned.adapt_on:
+            self._gathered += arrays[: self.tuned.judge_on - len(self._gathered)]
+            if len(self._gathered) == self.tuned.judge_on:
                 self.decide()
         batch = self._batch(arrays, first, self.seed)
         scores = self._network.predict(self.ynet.normalised(batch.clean))
@@ -111,7 +111,10 @@ class Adaptation:
             self.ynet.draw_head(self.seed)
             starts = range(0, len(self._gathered), self.tuned.batch_size)
             parts = [(start, self._gathered[start : start + self.tuned.batch_size]) for start in starts]
-            views = [self._batch(part, start, self.seed, self.tuned.types) for start, part in parts]
+            views = [
+                self._batch(part, start, self.seed, self.tuned.types if start < self.tuned.adapt_on else ())
+                for start, part in parts
+            ]
             others = [self._batch(part, start, self.seed + 1) for start, part in parts]
             self.decision, self._network = decide(self.ynet, self.tuned, views, others)
             self._gathered = []

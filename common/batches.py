@@ -140,10 +140,27 @@ def _stacked(images: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
 
 
+def shuffled(photographs: Sequence[Photograph], seed: int) -> list[int]:
+    """Return the indices of the photographs in the order of hash(seed, key)."""
+    return sorted(range(len(photographs)), key=lambda i: digest(seed, "order", photographs[i].key))
+
+
+def by_mos(photographs: Sequence[Photograph], seed: int) -> list[int]:
+    """Return the indices from the lowest MOS to the highest: a stream whose batches have one quality each."""
+    return sorted(shuffled(photographs, seed), key=lambda i: photographs[i].mos)
+
+
+Order = Callable[[Sequence[Photograph], int], list[int]]  # of photographs, from the seed
+
+
+def cut(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut indices into batches; the last may be short."""
+    return [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+
+
 def batch_order(photographs: Sequence[Photograph], seed: int, batch_size: int) -> list[list[int]]:
-    """Return the indices of each batch: sorted by hash(seed, key) and cut; the last may be short."""
-    order = sorted(range(len(photographs)), key=lambda i: digest(seed, "order", photographs[i].key))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    """Return the indices of each test batch of a seed."""
+    return cut(shuffled(photographs, seed), batch_size)
 
 
 def _one_thread(worker: int) -> None:
@@ -175,11 +192,6 @@ def load_readable(
 ) -> Iterator[tuple[Batch | None, dict[int, str]]]:
     """Load the same without the images that cannot be read, and say why by their positions in the batch."""
     yield from _loader(views, batches, workers, collate_readable)
-
-
-def load_samples(views: Dataset, batches: Sequence[list], workers: int) -> Iterator[list[Sample | UserError]]:
-    """Load the same as samples that are not put together, each in its place or why it cannot be read."""
-    yield from _loader(views, batches, workers, list)
 
 
 def _loader(views: Dataset, batches: Sequence[list], workers: int, collate: Callable) -> DataLoader:

@@ -51,31 +51,33 @@ def decide(
 ) -> tuple[Decision, Streamed]:
     """Adapt by every candidate that the network allows; return the decision and the network that it leaves.
 
-    first: one view of the images that are adapted on, with the distorted copies of `tuned.types`.
-    second: another view of the same images in the same order. Images that the source has no finite score of
-        are left out.
+    first: one view of up to `tuned.judge_on` images, in batches of `tuned.batch_size` or fewer; those of the
+        first `tuned.adapt_on` images with the distorted copies of `tuned.types`.
+    second: another view of the same images in the same order.
+
+    Images that the source has no finite score of are left out.
     """
     views = [[ynet.normalised(batch.clean) for batch in batches] for batches in (first, second)]
     source = Streamed(ynet)
     scores = _scores(source, views)
-    finite = torch.from_numpy(np.isfinite(scores).all(0))
-    if not finite.all():
-        return decide(ynet, tuned, _only(first, finite), _only(second, finite))
-    found = {SOURCE: reliability(scores)}
-    n = scores.shape[1]
-    best, kept = (SOURCE, source), found[SOURCE] + tuned.margin
-    if n < tuned.least or not np.isfinite(kept):
+    finite = np.isfinite(scores).all(0)
+    found = {SOURCE: reliability(scores[:, finite])}
+    n = int(finite.sum())
+    best = SOURCE, source
+    if n < tuned.least or not np.isfinite(found[SOURCE]):
         return Decision(SOURCE, n, found), source
-    spread = torch.tensor(scores[0].std(), dtype=ynet.mean.dtype, device=ynet.mean.device)
+    adapted_on = _only(first, torch.from_numpy(finite))[: tuned.adapt_on // tuned.batch_size]
+    adapted_on = [batch for batch in adapted_on if batch.types == tuned.types]  # not those without copies
+    spread = torch.tensor(scores[0, finite].std(), dtype=ynet.mean.dtype, device=ynet.mean.device)
     for setting in tuned.candidates:
         kinds = ynet.cut.with_default_adapt(setting.method).adapt or ()
         if not setting.method.takes_steps and "bn" not in kinds:
             continue  # all that it moves is the statistics of BN
         name = setting.method.name
-        candidate = Streamed(ynet, setting, first, spread)
-        found[name] = reliability(_scores(candidate, views))
-        if found[name] > kept:
-            best, kept = (name, candidate), found[name]
+        candidate = Streamed(ynet, setting, adapted_on, spread)
+        found[name] = reliability(_scores(candidate, views)[:, finite])
+        if found[name] > found[best[0]] + tuned.margin:
+            best = name, candidate
     return Decision(best[0], n, found), best[1]
 
 

@@ -2,34 +2,33 @@
 
     python -m scripts.demo --out results/demo
 
-MetaIQA's network, trained on degraded photographs (weights/demo), scores others that lost light and were
-denoised and brightened, which it never saw: as it is, and adapted by each method. Writes DIR/summary.json and
-DIR/index.html.
+EfficientNet-Lite0, trained on the human scores of BIQ2021 (weights/demo), scores photographs that lost light
+and were denoised and brightened, which it never saw: as it is, as each method of the paper adapts it, and by
+`tuned`, which decides by itself. Writes DIR/summary.json and DIR/index.html.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.protocols import METHODS, Setting
-from common.report.demo_page import METRICS, demo_page, methods_json
+from common.protocols import METHODS, TUNED, Setting
+from common.report.demo_page import METRICS, advice, demo_page, methods_json
 from common.report.sections import verdicts
 from common.runs.cell import run_cells
 from common.runs.results import OverSeeds, Summary, summarise
+from common.runs.tuned import run_tuned
 from common.system import cli
 from common.system.cli import Parser
-from common.system.device import choose, default_episodes, default_workers, environment
+from common.system.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.system.errors import command
 from common.system.output import check_targets, whole_file, write_json
-from data import inputs
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
-from data.demo import target_versions, write
-from weights.manifest import SourceFile
-from weights.networks import BACKBONES
+from data.demo import versions, write
+from weights.trained import trained_source
 
-WEIGHTS = Path(__file__).parent.parent / "weights/demo/metaiqa.safetensors"
-SHOWN = ("rotation", "gc", "rank", "rank+gc")
+WEIGHTS = Path(__file__).parent.parent / "weights/demo/efficientnet_lite0.safetensors"
+SHOWN = ("bn-stats", "rotation", "gc", "rank", "rank+gc")
 LABEL = "stops of light"
 
 
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("results/demo"), help="folder to write to; default: results/demo"
     )
-    cli.add_seeds(parser, default=3)
+    cli.add_seeds(parser, default=2)
     cli.add_device(parser)
     args = parser.parse_args(argv)
     started = time.perf_counter()
@@ -61,37 +60,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_targets([summary_file, page_file], [WEIGHTS])
     device = choose(args.device)
     print(f"making the photographs in {folder}", flush=True)
-    write(folder, target_versions())
+    write(folder, versions())
     photographs = read_dataset(DATASET, folder).photographs
-    protocol = BACKBONES["metaiqa"].protocols["paper"]
-    network = inputs.network("metaiqa", SourceFile(WEIGHTS), device)
-    print(f"{len(photographs)} images, {args.seeds} seeds, {len(SHOWN)} methods on {device}", flush=True)
+    source = trained_source(WEIGHTS)
+    ynet = source.ynet.to(device)
+    print(f"{len(photographs)} images, {args.seeds} seeds, {len(SHOWN) + 1} methods on {device}", flush=True)
+    seeds, workers = range(args.seeds), default_workers(device)
     runs = run_cells(
-        network.wrap,
+        ynet,
         photographs,
-        [Setting(protocol, METHODS[name]) for name in SHOWN],
-        seeds=range(args.seeds),
+        [Setting(source.protocol, METHODS[name]) for name in SHOWN],
+        seeds=seeds,
         at_once=default_episodes(device),
-        workers=default_workers(device),
+        workers=workers,
     )
-    scores = dict(zip(SHOWN, runs))
-    summaries = {name: summarise(one, photographs) for name, one in scores.items()}
+    tuned = run_tuned(ynet, photographs, TUNED, seeds=seeds, workers=workers)
+    scores = {**dict(zip(SHOWN, runs)), TUNED.name: tuned.scores}
+    summaries = {name: summarise(one, photographs, by_group=True) for name, one in scores.items()}
     seconds, made_with = time.perf_counter() - started, environment(device)
     write_json(
         summary_file,
         {
             "methods": methods_json(summaries),
+            "decisions": [decision._asdict() for decision in tuned.decisions],
             "seeds": args.seeds,
-            "weights": {**network.record, "file": WEIGHTS.name},
+            "weights": {"file": WEIGHTS.name, "sha256": file_sha256(WEIGHTS)},
             "seconds": seconds,
             "environment": made_with,
         },
     )
     with whole_file(page_file) as file:
-        file.write(demo_page(summaries, scores, photographs, LABEL, seconds, made_with))
+        file.write(demo_page(summaries, scores, tuned.decisions, photographs, LABEL, seconds, made_with))
     print(methods_table(summaries))
     if words := verdicts(summaries):  # none where there are too few images for an interval
         print(f"by these intervals, adaptation {words}")
+    print(f"tuned {tuned.decisions[0].sentence()} (first seed)")
+    print(advice(summaries))
     print(f"{seconds:.0f} s; {summary_file}; look at {page_file}")
 
 

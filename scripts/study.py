@@ -1,81 +1,141 @@
-"""Study whether adaptation helps on a data set: every loss, and one setting at a time around rank+gc.
+"""Study whether adaptation helps on a data set: every loss, what decides by itself, and settings around them.
 
-    python -m scripts.study --backbone metaiqa --weights FILE --data-root DIR --out results/study
+    python -m scripts.study --weights FILE --dataset biq2021 --subset ss03 --out results/study --name ss03
+    python -m scripts.study --backbone metaiqa --weights FILE --data-root DIR --parts methods tuned
 
-Writes OUT/study.json and OUT/study.md, a table with the gain of every setting over the source on the very
-same views, and its interval. docs/experiments.md was made from these.
+Writes OUT/NAME.json: of every setting the SROCC before and after, on the very same views, over all images and
+within batches, and the gain with its interval, which resamples references or scenes where there are any.
+scripts.study_tables makes the tables of docs/experiments.md from such files.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.runs.cell import run_cells
+from common.choice import Decision
+from common.photographs import Photograph
+from common.protocols import Protocol, Setting
+from common.runs.cell import Network, run_cells
 from common.runs.results import Scores, Summary, summarise
-from common.runs.study import PARTS, Row, rows, that_share
+from common.runs.study import PARTS, Row, rows, that_share, within_batches
+from common.runs.tuned import run_tuned
 from common.system import cli
-from common.system.cli import Parser, as_typed
-from common.system.device import choose, default_episodes, default_workers, environment
+from common.system.cli import Parser, as_typed, positive
+from common.system.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.system.errors import command
-from common.system.output import check_targets, whole_file, write_json
-from common.y import Backbone
+from common.system.output import check_targets, write_json
+from common.system.seeds import digest
+from common.y import YNetwork
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read_dataset
-from weights.manifest import located
+from weights.manifest import SourceFile, located
 from weights.networks import BACKBONES
+from weights.trained import trained_source
 
 PROG = "python -m scripts.study"
-FORMAT = 1  # of study.json
+FORMAT = 2  # of the file
 
 
 def parser() -> Parser:
     """Return the parser of the command."""
     found = Parser(prog=PROG, description=__doc__.split("\n\n")[0])
-    cli.add_backbone(found, BACKBONES)
+    cli.add_backbone(found, BACKBONES, required=False)
     cli.add_dataset(found, DATASETS)
     cli.add_data_root(found)
+    cli.add_subset(found)
+    cli.add_allow_missing(found)
     cli.add_weights(found, required=True)
+    found.add_argument("--limit", type=positive, metavar="N", help="take only so many images, by their names")
     found.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all of them")
+    found.add_argument("--rows", nargs="+", metavar="NAME", help="of these parts, only these settings")
+    found.add_argument(
+        "--apart", nargs="+", metavar="TYPE", help="types of distortion whose SROCC is told apart as well"
+    )
     cli.add_seeds(found)
     cli.add_device(found)
     found.add_argument(
         "--out", type=Path, default=Path("results/study"), help="folder to write to; default: results/study"
     )
+    found.add_argument("--name", default="study", help="of the file, without .json; default: study")
     return found
 
 
-def table(found: Sequence[tuple[Row, Summary]]) -> str:
-    """Return the rows in Markdown."""
-    lines = [
-        "| setting | source SROCC | SROCC | PLCC | gain in SROCC | 95 % interval |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row, summary in found:
-        gain, interval = summary.gain.mean, summary.gain.interval
-        cells = (
-            row.name,
-            summary.source["srocc"].text(),
-            summary.adapted["srocc"].text(),
-            summary.adapted["plcc"].text(),
-            "" if gain is None else f"{gain:+.3f}",
-            "" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def network_of(
+    args: argparse.Namespace, weights: SourceFile, device: Any
+) -> tuple[str, Network, Protocol, Protocol | None]:
+    """Return the network's name, the network, and its protocols `paper` and, if it has one, `released`."""
+    if args.backbone is None:
+        weights.verify()
+        source = trained_source(weights.path)
+        return source.name, source.ynet.to(device), source.protocol, None
+    protocols = BACKBONES[args.backbone].protocols
+    loaded = inputs.network(args.backbone, weights, device)
+    return args.backbone, loaded.wrap, protocols["paper"], protocols["released"]
 
 
-def row_to_json(row: Row, scores: Scores, summary: Summary, backbone: Backbone) -> dict[str, Any]:
-    """Return what study.json says of a row."""
-    protocol, method = row.setting
-    method = backbone.cut(protocol).with_default_adapt(method)
+def run(
+    together: Sequence[Row],
+    network: Network,
+    photographs: Sequence[Photograph],
+    seeds: Sequence[int],
+    device: Any,
+) -> list[tuple[Scores, list[Decision]]]:
+    """Run rows that share views and source scores; return the scores of each, and what was decided."""
+    first, workers = together[0], default_workers(device)
+    if not isinstance(first.setting, Setting):
+        ynet = network if isinstance(network, YNetwork) else network(first.setting.protocol)
+        found = run_tuned(ynet, photographs, first.setting, seeds=seeds, workers=workers, order=first.order)
+        return [(found.scores, found.decisions)]
+    settings = [row.setting for row in together if isinstance(row.setting, Setting)]
+    scores = run_cells(
+        network,
+        photographs,
+        settings,
+        seeds=seeds,
+        batch_size=first.batch_size,
+        order=first.order,
+        at_once=1 if settings[0].stateful else default_episodes(device),
+        workers=workers,
+    )
+    return [(one, []) for one in scores]
+
+
+def row_to_json(
+    row: Row,
+    scores: Scores,
+    decisions: Sequence[Decision],
+    photographs: Sequence[Photograph],
+    summary: Summary,
+    apart: Sequence[str],
+) -> dict[str, Any]:
+    """Return what the file says of a row."""
+    seeds = scores.seeds
+    content = summary.to_json()
+    chosen = [index for index, photograph in enumerate(photographs) if photograph.kind in apart]
     return {
         "part": row.part,
         "name": row.name,
         "batch_size": row.batch_size,
-        "setting": asdict(method) | {"protocol": asdict(protocol)},
-        **summary.to_json(),
+        "setting": asdict(row.setting)
+        if not isinstance(row.setting, Setting)
+        else {
+            "method": asdict(row.setting.method),
+            "protocol": asdict(row.setting.protocol),
+        },
+        **{name: content[name] for name in ("n_images", "source", "adapted", "srocc_gain")},
+        "within_batches": {
+            "source": within_batches(scores.source, photographs, row, seeds),
+            "adapted": within_batches(scores.adapted, photographs, row, seeds),
+        },
+        "apart": summarise(scores.only(chosen), [photographs[i] for i in chosen], True).to_json()[
+            "srocc_gain"
+        ]
+        if chosen
+        else None,
+        "decisions": [decision._asdict() for decision in decisions],
         "seconds": scores.seconds,
         "images_per_second": scores.source.size / scores.seconds,
     }
@@ -87,44 +147,48 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     root = data_root(args.data_root)
     folder, weights = folder_of(DATASETS[args.dataset], root), located(args.weights)
-    json_file, markdown_file = args.out / "study.json", args.out / "study.md"
-    check_targets([json_file, markdown_file], [weights.path], [root, folder])
+    json_file = args.out / f"{args.name}.json"
+    check_targets([json_file], [weights.path], [root, folder])
     device = choose(args.device)
-    reading = read_dataset(DATASETS[args.dataset], folder)
-    backbone = BACKBONES[args.backbone]
-    network = inputs.network(args.backbone, weights, device)
-    listed = rows(backbone.protocols["paper"], backbone.protocols["released"])
-    wanted = [row for row in listed if row.part in args.parts]
-    scores: dict[Row, Scores] = {}
+    reading = read_dataset(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
+    by_hash = sorted(reading.photographs, key=lambda photograph: digest(0, "limit", photograph.key))
+    kept = {photograph.key for photograph in by_hash[: args.limit]}
+    photographs = [photograph for photograph in reading.photographs if photograph.key in kept]
+    name, network, paper, released = network_of(args, weights, device)
+    wanted = [
+        row
+        for row in rows(paper, released)
+        if row.part in args.parts and (args.rows is None or row.name in args.rows)
+    ]
+    found: dict[Row, tuple[Scores, list[Decision]]] = {}
     for together in that_share(wanted):
         print(", ".join(row.name for row in together), flush=True)
-        several = run_cells(
-            network.wrap,
-            reading.photographs,
-            [row.setting for row in together],
-            seeds=range(args.seeds),
-            batch_size=together[0].batch_size,
-            at_once=1 if together[0].setting.stateful else default_episodes(device),
-            workers=default_workers(device),
+        found |= zip(together, run(together, network, photographs, range(args.seeds), device))
+    by_group = len({photograph.group for photograph in photographs}) < len(photographs)
+    content = []
+    for row in wanted:
+        scores, decisions = found[row]
+        summary = summarise(scores, photographs, by_group)
+        content.append(row_to_json(row, scores, decisions, photographs, summary, args.apart or ()))
+        print(
+            f"{row.name:40s} {summary.source['srocc'].text()}  {summary.adapted['srocc'].text()}  "
+            f"{summary.gain.text()}",
+            flush=True,
         )
-        scores |= zip(together, several)
-    found = [(row, summarise(scores[row], reading.photographs)) for row in wanted]
     write_json(
         json_file,
         {
             "format": FORMAT,
             "command": as_typed(PROG, argv),
-            "data": reading.record(),
-            "weights": network.record,
+            "network": name,
+            "weights": {"file": weights.path.name, "sha256": file_sha256(weights.path)},
+            "data": {**reading.record(), "images": len(photographs)},
+            "interval": "over groups" if by_group else "over images",
             "seeds": args.seeds,
             "environment": environment(device),
-            "rows": [row_to_json(row, scores[row], summary, backbone) for row, summary in found],
+            "rows": content,
         },
     )
-    text = table(found)
-    with whole_file(markdown_file) as file:
-        file.write(text)
-    print(text)
 
 
 if __name__ == "__main__":

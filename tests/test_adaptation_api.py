@@ -17,7 +17,9 @@ from common.wrap import wrap
 from tests.conftest import SmallNet
 
 SIZE = 32
-SMALL = replace(TUNED, adapt_on=12, batch_size=4, least=8, margin=-2.0)  # adapts, whatever the agreement
+SMALL = replace(
+    TUNED, adapt_on=8, judge_on=12, batch_size=4, least=8, margin=-2.0
+)  # adapts, whatever the agreement
 
 
 def network():
@@ -71,7 +73,7 @@ def test_a_stream_decides_once_and_the_source_stays_as_it_is():
     assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
     assert adapted.decision.chosen != "source" and adapted.decision.images == 12
     assert torch.equal(scores, run(network())[1])
-    plain = Adaptation(network(), "trunk", protocol=replace(SMALL, adapt_on=99), size=SIZE)
+    plain = Adaptation(network(), "trunk", protocol=replace(SMALL, judge_on=99), size=SIZE)
     source = torch.cat([plain(images(n, n)) for n in (5, 4, 7, 6)])
     assert torch.equal(scores[:9], source[:9]) and not (scores[9:] == source[9:]).any()
     assert plain.decide().images == 22 and plain.decision is plain.decide()

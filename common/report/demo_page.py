@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.choice import Decision
 from common.photographs import Photograph
+from common.protocols import TUNED
 from common.report import sections
 from common.report.page import render
 from common.runs.results import OverSeeds, Scores, Summary
@@ -14,6 +16,7 @@ METRICS = ("srocc", "plcc")
 def demo_page(
     summaries: Mapping[str, Summary],
     scores: Mapping[str, Scores],
+    decisions: Sequence[Decision],
     photographs: Sequence[Photograph],
     label: str,
     seconds: float,
@@ -21,29 +24,42 @@ def demo_page(
 ) -> str:
     """Return the page of the demo, as HTML.
 
-    summaries, scores: by method; rank+gc is among them.
+    summaries, scores: by method; rank+gc and tuned are among them.
+    decisions: of tuned, by seed.
     label: what the MOS of the photographs is.
     seconds: that all of it took.
     environment: versions and hardware.
     """
-    best = scores["rank+gc"]
+    tuned, paper = scores[TUNED.name], scores["rank+gc"]
     return render(
         "demo.html.j2",
         summaries=summaries,
         source=_source(summaries),
         verdicts=sections.verdicts(summaries),
+        advice=advice(summaries),
+        decisions=[decision.sentence() for decision in decisions],
         n_images=len(photographs),
-        seeds=len(best.seeds),
+        n_photographs=len({photograph.group for photograph in photographs}),
+        seeds=len(tuned.seeds),
         label=label,
-        gains=sections.gains(summaries),
-        strips=sections.strips(best, photographs),
-        scatter=sections.scatter(best, photographs, label),
-        places_gained=sections.places_gained(best, photographs),
-        distortions=sections.distortions_chosen(best, photographs),
+        gains=sections.gains(summaries, "photographs"),
+        strips=sections.strips(tuned, photographs),
+        scatter=sections.scatter(tuned, photographs, label),
+        places_gained=sections.places_gained(tuned, photographs, label),
+        distortions=sections.distortions_chosen(paper, photographs),
         losses=sections.losses(scores),
         seconds=seconds,
         environment=environment,
     )
+
+
+def advice(summaries: Mapping[str, Summary]) -> str:
+    """Say in a sentence which method to use, as far as that can be read off here. summaries: by method."""
+    if summaries[TUNED.name].gain.verdict == "harmed":
+        return "to use: the source as it is; tuned hurts here"
+    best = max(summaries, key=lambda name: summaries[name].gain.mean or 0.0)
+    rest = "" if best == TUNED.name else f"; {best} gains most here, which only labels can tell"
+    return f"to use: tuned, which decides without labels{rest}"
 
 
 def methods_json(summaries: Mapping[str, Summary]) -> dict[str, dict[str, Any]]:

@@ -77,8 +77,11 @@ def _svg(figure: Figure) -> Markup:
     return Markup(text)
 
 
-def gains(rows: Sequence[tuple[str, Gain]]) -> Markup:
-    """Draw the gain in SROCC of each method with its 95 % interval."""
+def gains(rows: Sequence[tuple[str, Gain]], over: str) -> Markup:
+    """Draw the gain in SROCC of each method with its 95 % interval, coloured by what it says.
+
+    over: what the intervals resample.
+    """
     colours = {"helped": BETTER, "harmed": WORSE, "undecided": INK, "": INK}
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(6.4, 0.6 + 0.38 * len(rows))
@@ -92,7 +95,7 @@ def gains(rows: Sequence[tuple[str, Gain]]) -> Markup:
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("gain in SROCC over the source, 95 % interval over images")
+        axes.set_xlabel(f"gain in SROCC over the source, 95 % interval over {over}")
         return _svg(figure)
 
 
@@ -122,7 +125,7 @@ def scatter(mos: np.ndarray, panels: Mapping[str, np.ndarray], groups: Sequence[
         if few:
             handles = all_axes[-1].get_legend_handles_labels()
             figure.legend(
-                *handles, loc="outside upper right", ncols=len(names), fontsize=8, handletextpad=0.2
+                *handles, loc="outside upper right", ncols=min(len(names), 4), fontsize=8, handletextpad=0.2
             )
         return _svg(figure)
 
@@ -146,7 +149,7 @@ def measured_against_published(
                 published, measured = np.transpose(pairs)
                 axes.scatter(published, measured, s=16, color=colour, alpha=0.8, linewidth=0, label=name)
         axes.set(xlim=ends, ylim=ends, xlabel="published", ylabel="measured", aspect="equal")
-        axes.legend(fontsize=8, handletextpad=0.2, loc="lower right")
+        figure.legend(fontsize=8, handletextpad=0.2, loc="outside right upper")
         return _svg(figure)
 
 
@@ -176,8 +179,11 @@ def bars(rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]], y:
         return _svg(figure)
 
 
-def places_gained(names: Sequence[str], gained: np.ndarray) -> Markup:
-    """Draw how many places each image came nearer to its MOS rank, sorted. gained: (n,)."""
+def places_gained(names: Sequence[str], gained: np.ndarray, label: str) -> Markup:
+    """Draw how many places each image came nearer to its right one, sorted.
+
+    gained: (n,). label: what the right places are by.
+    """
     order = np.argsort(-gained, kind="stable")
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(8.6, 2.4)
@@ -192,7 +198,7 @@ def places_gained(names: Sequence[str], gained: np.ndarray) -> Markup:
         axes.set_xticks([])
         axes.margins(x=0.01)
         axes.grid(axis="x", visible=False)
-        axes.set_ylabel("places nearer to MOS rank")
+        axes.set_ylabel(f"places nearer to that by\n{label}")
         ends = (0, len(order) - 1) if len(order) > 1 else (0,)
         for end, alignment in zip(ends, ("left", "right")):
             above = gained[order[end]] < 0
@@ -257,5 +263,5 @@ def curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        axes.legend(fontsize=8)
+        figure.legend(loc="outside right upper", fontsize=8)
         return _svg(figure)

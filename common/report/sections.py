@@ -46,13 +46,13 @@ def verdicts(summaries: Mapping[str, Summary]) -> str:
     return "; ".join(parts)
 
 
-def gains(summaries: Mapping[str, Summary]) -> Drawing:
-    """Draw what each method gains over the source."""
+def gains(summaries: Mapping[str, Summary], over: str) -> Drawing:
+    """Draw what each method gains over the source. over: what the intervals resample."""
     defined = [(name, summary.gain) for name, summary in summaries.items() if summary.gain.mean is not None]
     return Drawing(
-        figures.gains(defined),
-        "Orange or green where the interval leaves out zero; else it is not known whether the method helps "
-        "or hurts here.",
+        figures.gains(defined, over),
+        "Green where the method helps and red where it hurts, by an interval that leaves out zero; black "
+        "where this cannot be told.",
     )
 
 
@@ -66,14 +66,13 @@ def scatter(scores: Scores, photographs: Sequence[Photograph], label: str) -> Dr
     )
 
 
-def places_gained(scores: Scores, photographs: Sequence[Photograph]) -> Drawing:
-    """Draw which images came nearer to their place, and which went away from it."""
+def places_gained(scores: Scores, photographs: Sequence[Photograph], label: str) -> Drawing:
+    """Draw which images came nearer to their place, and which went away from it. label: what the MOS is."""
     gained = metrics.places_gained(scores.source, scores.adapted, _mos(photographs))
     better, worse = int((gained > 0).sum()), int((gained < 0).sum())
     return Drawing(
-        figures.places_gained([photograph.key for photograph in photographs], gained),
-        f"{better} of {len(gained)} images came nearer to the place that their MOS gives them, "
-        f"{worse} went away.",
+        figures.places_gained([photograph.key for photograph in photographs], gained, label),
+        f"{better} of {len(gained)} images came nearer to their place by {label}, {worse} went away.",
     )
 
 

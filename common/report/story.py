@@ -291,7 +291,7 @@ def _cell_images(sweep: Sweep, image_paths: ImagePaths) -> Iterator[CellImages]:
             before=result.summary.source["srocc"].text(),
             after=result.summary.adapted["srocc"].text(),
             scatter=sections.scatter(scores, photographs, label),
-            places_gained=sections.places_gained(scores, photographs),
+            places_gained=sections.places_gained(scores, photographs, label),
             distortions=sections.distortions_chosen(scores, photographs),
             losses=sections.losses({entry.cell.method.name: scores}),
             extremes=list(sections.extremes(scores, photographs)),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from common.adapter import Adapter, Outcome, score_source, stack_batches
-from common.batches import Batch, Views, batch_order, load
+from common.batches import Batch, Order, Views, cut, load, shuffled
 from common.distortions import TYPES
 from common.photographs import Photograph
 from common.protocols import Method, Protocol, Setting
@@ -119,6 +119,7 @@ def episodes_of(
     seed: int,
     *,
     batch_size: int = 8,
+    order: Order = shuffled,
     at_once: int = 1,
     workers: int = 0,
     finished: Callable[[int, int], bool] = lambda setting, number: False,
@@ -129,6 +130,7 @@ def episodes_of(
     An image is decoded, distorted and scored by the source once for all of them. Raises ValueError where the
     settings do not agree on what views and source scores are made by.
 
+    order: in which the photographs come.
     at_once: how many episodes run as one program. No score depends on it beyond rounding, nor on `workers`,
         the loader processes, nor on the other settings.
     finished: whether (index of the setting, number of the batch) need not be run.
@@ -136,9 +138,9 @@ def episodes_of(
     """
     plan = Plan.of(settings)
     adapters = plan.adapters(network, seed)
-    order = batch_order(photographs, seed, batch_size)
-    numbers = [n for n in range(len(order)) if not all(finished(i, n) for i in range(len(settings)))]
-    batches = load(plan.views(photographs, seed), [order[n] for n in numbers], workers)
+    batches_of = cut(order(photographs, seed), batch_size)
+    numbers = [n for n in range(len(batches_of)) if not all(finished(i, n) for i in range(len(settings)))]
+    batches = load(plan.views(photographs, seed), [batches_of[n] for n in numbers], workers)
     loaded = zip(numbers, batches)
     started = time.perf_counter()
     while several := list(itertools.islice(loaded, at_once)):
@@ -168,13 +170,14 @@ def run_cells(
     *,
     seeds: Sequence[int],
     batch_size: int = 8,
+    order: Order = shuffled,
     at_once: int = 1,
     workers: int = 0,
     progress: bool = True,
 ) -> list[Scores]:
     """Score every photograph by the source and as each setting adapts it, for every seed.
 
-    batch_size, at_once, workers: as of `episodes_of`.
+    batch_size, order, at_once, workers: as of `episodes_of`.
     progress: whether a bar shows how far it is, where there is a terminal.
     """
     scores = [Scores.empty(seeds, len(photographs), setting.method.niter) for setting in settings]
@@ -199,6 +202,7 @@ def run_cells(
                 settings,
                 seed,
                 batch_size=batch_size,
+                order=order,
                 at_once=at_once,
                 workers=workers,
                 tell=tell,

@@ -4,6 +4,7 @@ Scores and MOS are (n,), and larger = better on both sides.
 """
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize, stats
@@ -13,6 +14,7 @@ from common.system.seeds import generator
 STARTS = ((0.0, 0.0), (0.0, -1.5), (0.0, 1.5))  # of b3 and log b4, for standardised scores
 SEARCH = {"xatol": 1e-8, "fatol": 1e-14, "maxfev": 2000}
 FEWEST = 10  # images that an interval is drawn from
+FEWEST_GROUPS = 5  # likewise, where whole groups are resampled
 
 
 def agreement(scores: np.ndarray, mos: np.ndarray) -> dict[str, float | None]:
@@ -63,19 +65,30 @@ def logistic_mapping(scores: np.ndarray, mos: np.ndarray) -> np.ndarray | None:
 
 
 def gain_interval(
-    source: np.ndarray, adapted: np.ndarray, mos: np.ndarray, resamples: int = 1000, level: float = 0.95
+    source: np.ndarray,
+    adapted: np.ndarray,
+    mos: np.ndarray,
+    groups: Sequence[str] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
 ) -> tuple[float, float] | None:
     """Return the paired bootstrap interval of SROCC(adapted) - SROCC(source), averaged over seeds.
 
-    Resamples are of the images, with replacement.
+    Resamples are of the images, with replacement, or of whole groups of them.
 
     source, adapted: (seeds, n).
     mos: (n,).
+    groups: n names of references or scenes; None to resample images.
 
-    Returns None if any of them is constant, or n below 10: resamples of so few images are mostly alike, and
-    would claim what nobody can know.
+    Returns None if any of them is constant, n below 10, or fewer than 5 groups: resamples of so few are
+    mostly alike, and would claim what nobody can know.
     """
-    if len(mos) < FEWEST or any(np.ptp(row) == 0 for row in (*source, *adapted, mos)):
+    names, member = np.unique(range(len(mos)) if groups is None else groups, return_inverse=True)
+    if (
+        len(mos) < FEWEST
+        or len(names) < FEWEST_GROUPS
+        or any(np.ptp(row) == 0 for row in (*source, *adapted, mos))
+    ):
         return None
     rng = generator(0, "bootstrap")
     n = len(mos)
@@ -84,8 +97,9 @@ def gain_interval(
     gains = []
     block = max(1, 100_000 // n)  # resamples at once: enough to keep numpy busy, and within a cache
     for start in range(0, resamples, block):
-        draws = rng.integers(n, size=(min(block, resamples - start), n))
-        times = np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(float)
+        draws = rng.integers(len(names), size=(min(block, resamples - start), len(names)))
+        drawn = np.stack([np.bincount(draw, minlength=len(names)) for draw in draws]).astype(float)
+        times = drawn[:, member]
         right = target.centred(times)
         by_seed = [
             _correlation(after.centred(times), right, times)
@@ -109,7 +123,9 @@ class _Ranks:
     def centred(self, times: np.ndarray) -> np.ndarray:
         """Return ranks less their mean, (B, n); times: (B, n), how often each resample has each image."""
         ties = np.add.reduceat(times.take(self.order, axis=1), self.starts, axis=1)
-        return (np.cumsum(ties, axis=1) - ties / 2).take(self.position, axis=1) - times.shape[1] / 2
+        return (np.cumsum(ties, axis=1) - ties / 2).take(self.position, axis=1) - times.sum(
+            1, keepdims=True
+        ) / 2
 
 
 def _correlation(a: np.ndarray, b: np.ndarray, times: np.ndarray) -> np.ndarray:

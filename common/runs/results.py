@@ -72,6 +72,11 @@ class Scores:
         self.enlarged += enlarged
         self.seconds += seconds
 
+    def only(self, indices: Sequence[int]) -> "Scores":
+        """Return the scores of some of the photographs; the counts stay."""
+        kept = {name: getattr(self, name)[:, indices] for name in ("source", "adapted", "choice", "losses")}
+        return dataclasses.replace(self, **kept)
+
     def notes(self) -> list[str]:
         """Say what a reader of the result should know, one sentence each."""
         episodes, views = f"of {self.episodes} episodes", f"of {self.source.size} views"
@@ -245,8 +250,11 @@ def metrics_table(summary: Summary) -> str:
     return "\n".join(rows)
 
 
-def summarise(scores: Scores, photographs: Sequence[Photograph]) -> Summary:
-    """Compute the metrics of every seed, and the gain in SROCC with its interval."""
+def summarise(scores: Scores, photographs: Sequence[Photograph], by_group: bool = False) -> Summary:
+    """Compute the metrics of every seed, and the gain in SROCC with its interval.
+
+    by_group: whether the interval resamples references or scenes, instead of images.
+    """
     mos = np.array([photograph.mos for photograph in photographs])
     source, adapted = (
         _over_seeds([agreement(row, mos) for row in rows]) for rows in (scores.source, scores.adapted)
@@ -260,7 +268,9 @@ def summarise(scores: Scores, photographs: Sequence[Photograph]) -> Summary:
         adapted,
         Gain(
             None if before is None or after is None else after - before,
-            gain_interval(scores.source, scores.adapted, mos),
+            gain_interval(
+                scores.source, scores.adapted, mos, [p.group for p in photographs] if by_group else None
+            ),
         ),
         dict(zip(TYPES, chosen.tolist())),
         scores.episodes,

@@ -13,14 +13,15 @@ from typing import Any
 from torch.utils.data import ConcatDataset
 
 from common.adapter import Adapter, NotFinite, Outcome
-from common.batches import Batch, Sample, Views, batch_order, collate, load_readable, load_samples
-from common.choice import Decision, decide
+from common.batches import Batch, Views, cut, load_readable, shuffled
+from common.choice import Decision
 from common.photographs import DAMAGED, Photograph, size_of
 from common.protocols import METHODS, Setting, Tuned
 from common.runs.guard import kept_order
 from common.runs.journal import Journal, partial_of
 from common.runs.results import Scores, Summary, summarise
 from common.runs.scale import Scale
+from common.runs.tuned import decide_on
 from common.stream import Streamed
 from common.system.errors import UserError
 from common.system.output import write_csv
@@ -125,35 +126,6 @@ def _run(runner: Runner, batches: Sequence[Batch | None]) -> list[tuple[Batch | 
         finite = [batch and batch.only(next(parts)) for batch in batches]
         return _run(runner, [batch if batch is not None and len(batch.indices) else None for batch in finite])
     return [(batch, None if batch is None else next(outcomes)) for batch in batches]
-
-
-def decide_on_first(
-    ynet: YNetwork,
-    tuned: Tuned,
-    photographs: Sequence[Photograph],
-    order: Sequence[int],
-    seed: int,
-    workers: int,
-) -> tuple[Decision, Streamed]:
-    """Decide how to adapt by the first photographs in an order; those that cannot be read are skipped.
-
-    order: indices. The views that are adapted on are of `seed`, those that they are compared with of `seed`
-    + 1.
-    """
-    protocol = tuned.protocol
-    first = Views(photographs, seed, protocol.view, tuned.types, protocol.severities)
-    second = Views(photographs, seed + 1, protocol.view)
-    both: ConcatDataset = ConcatDataset([first, second])
-    loaded = load_samples(both, [[index, len(photographs) + index] for index in order], workers)
-    readable = (pair for pair in loaded if all(isinstance(sample, Sample) for sample in pair))
-    pairs = list(itertools.islice(readable, tuned.adapt_on))
-    batches: tuple[list[Batch], list[Batch]] = ([], [])
-    for start in range(0, len(pairs), tuned.batch_size):
-        for own, samples in zip(batches, zip(*pairs[start : start + tuned.batch_size])):
-            batch = collate(samples)
-            assert isinstance(batch, Batch)
-            own.append(batch)
-    return decide(ynet, tuned, *batches)
 
 
 HEADER = ("image", "source_score", "adapted_score", "scale_higher_is_better", "width", "height", "notes")
@@ -274,8 +246,9 @@ class Run:
         names: what the output calls each. progress: called with the number of images of each batch.
         Returns the decision of a Tuned; None for a Setting, and where nothing was left.
         """
-        order = batch_order(photographs, self.seed, self.batch_size)
-        todo = [(number, indices) for number, indices in enumerate(order) if number not in output.batches]
+        order = shuffled(photographs, self.seed)
+        batches = enumerate(cut(order, self.batch_size))
+        todo = [(number, indices) for number, indices in batches if number not in output.batches]
         decision: Decision | None = None
         runner: Runner
         self.ynet.draw_head(self.seed)
@@ -286,8 +259,9 @@ class Run:
             protocol, method = self.how.protocol, METHODS["source"]
             runner = Streamed(self.ynet)
             if todo:
-                flat = [index for indices in order for index in indices]
-                decision, runner = decide_on_first(self.ynet, self.how, photographs, flat, self.seed, workers)
+                decision, runner = decide_on(
+                    self.ynet, photographs, self.how, order[: self.how.judge_on], self.seed, workers
+                )
         views = [
             Views(
                 photographs,
