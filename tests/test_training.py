@@ -289,7 +289,8 @@ def test_imagenet_weights_are_used_where_the_user_has_them(folder, tmp_path, mon
     "more, message",
     [
         (["--output", "x.pth"], "ends in .safetensors"),
-        (["--amp"], "--amp is for CUDA"),
+        (["--distil-epochs", "2"], "give --teacher"),
+        (["--features", "layer4"], "--features and --size belong to --model"),
         (["--backbone", "hyperiqa", "--view-size", "100"], "does not take images of 100 x 100"),
         (["--init", "absent.pth"], "absent.pth: no such checkpoint"),
     ],
