@@ -25,9 +25,8 @@ from common.system.output import check_targets, whole_file, write_json
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
 from data.demo import versions, write
-from weights.trained import trained_source
+from weights.trained import SHIPPED, trained_source
 
-WEIGHTS = Path(__file__).parent.parent / "weights/demo/efficientnet_lite0.safetensors"
 SHOWN = ("bn-stats", "rotation", "gc", "rank", "rank+gc")
 LABEL = "stops of light"
 
@@ -57,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
     folder = args.out / "photographs"
     summary_file, page_file = args.out / "summary.json", args.out / "index.html"
-    check_targets([summary_file, page_file], [WEIGHTS])
+    check_targets([summary_file, page_file], [SHIPPED])
     device = choose(args.device)
     print(f"making the photographs in {folder}", flush=True)
     write(folder, versions())
     photographs = read_dataset(DATASET, folder).photographs
-    source = trained_source(WEIGHTS)
+    source = trained_source(SHIPPED)
     ynet = source.ynet.to(device)
     print(f"{len(photographs)} images, {args.seeds} seeds, {len(SHOWN) + 1} methods on {device}", flush=True)
     seeds, workers = range(args.seeds), default_workers(device)
@@ -84,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "methods": methods_json(summaries),
             "decisions": [decision._asdict() for decision in tuned.decisions],
             "seeds": args.seeds,
-            "weights": {"file": WEIGHTS.name, "sha256": file_sha256(WEIGHTS)},
+            "weights": {"file": SHIPPED.name, "sha256": file_sha256(SHIPPED)},
             "seconds": seconds,
             "environment": made_with,
         },

@@ -15,7 +15,7 @@ from data import demo as demo_data
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
 from scripts import demo, study, study_tables
-from weights.trained import trained_source
+from weights.trained import SHIPPED, trained_source
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_summary_says_what_its_runs_say(shown):
             assert found[metric]["mean"] == pytest.approx(np.mean(found[metric]["values"]))
             assert found[metric]["std"] == pytest.approx(np.std(found[metric]["values"], ddof=1))
     photographs = read_dataset(DATASET, shown / "photographs").photographs
-    ynet = trained_source(demo.WEIGHTS).ynet
+    ynet = trained_source(SHIPPED).ynet
     (scores,) = run_cells(ynet, photographs, [Setting(PAPER, METHODS["rank"])], seeds=range(2))
     assert summarise(scores, photographs).adapted["plcc"].to_json() == methods["rank"]["plcc"]
     assert methods["rank"]["plcc"] != methods["source"]["plcc"]
@@ -81,7 +81,7 @@ def test_the_page_needs_nothing_beside_itself(shown):
 
 @pytest.mark.parametrize("name, least", [("efficientnet_lite0", 0.74), ("metaiqa", 0.5)])
 def test_the_weights_are_a_network_of_the_card(few, name, least):
-    file = demo.WEIGHTS.with_name(f"{name}.safetensors")
+    file = SHIPPED.with_name(f"{name}.safetensors")
     card = file.with_suffix(".md").read_text()
     assert "python -m scripts.train_source" in card
     assert float(re.search(r"SROCC (\d\.\d+)", card).group(1)) > least
@@ -96,11 +96,11 @@ def test_the_weights_are_a_network_of_the_card(few, name, least):
 
 
 def test_the_weights_that_ship_are_small():
-    assert sum(file.stat().st_size for file in demo.WEIGHTS.parent.glob("*.safetensors")) < 40_000_000
+    assert sum(file.stat().st_size for file in SHIPPED.parent.glob("*.safetensors")) < 40_000_000
 
 
 def test_a_study_compares_like_with_like_and_its_tables_say_what_its_file_says(shown, tmp_path):
-    options = ["--weights", str(demo.WEIGHTS), "--data-root", str(shown / "photographs"), "--seeds", "1"]
+    options = ["--weights", str(SHIPPED), "--data-root", str(shown / "photographs"), "--seeds", "1"]
     rows = ["0 steps", "1 steps", "bn-stats", "tuned", "sorted by MOS, bn-stats"]
     parts = ["--parts", "methods", "tuned", "steps", "sorted", "--rows", *rows]
     out = tmp_path / "study"

@@ -21,9 +21,8 @@ from common.views import View
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
 from data.demo import versions, write
-from scripts import demo
 from tests.conftest import make_batch, make_small
-from weights.trained import trained_source
+from weights.trained import SHIPPED, trained_source
 
 LADDER = Method("ladder", ("ladder",), reset=False, distortion="noise", niter=1)
 STILL = replace(PAPER, steps_from="running", running_from="none")
@@ -187,7 +186,7 @@ def test_only_the_first_images_are_adapted_on(photographs):
 def test_tuned_does_not_fall_below_the_source_on_the_demos_target(tmp_path):
     write(tmp_path, versions())
     target = read_dataset(DATASET, tmp_path).photographs
-    ynet = trained_source(demo.WEIGHTS).ynet
+    ynet = trained_source(SHIPPED).ynet
     scores = run_tuned(ynet, target, TUNED, seeds=[0], workers=2).scores
     mos = np.array([photograph.mos for photograph in target])
     before, after = (agreement(own[0], mos)["srocc"] for own in (scores.source, scores.adapted))

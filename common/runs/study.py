@@ -49,8 +49,8 @@ def rows(paper: Protocol, released: Protocol | None) -> Iterator[Row]:
     for method in METHODS.values():
         if method.adapts:
             yield Row("methods", method.name, Setting(paper, method))
-    yield Row("tuned", TUNED.name, fitted(TUNED, paper))
-    for candidate in alone(fitted(TUNED, paper)):
+    yield Row("tuned", TUNED.name, TUNED.on(paper))
+    for candidate in alone(TUNED.on(paper)):
         yield Row("tuned", f"{candidate.name} alone", candidate)
     for niter in (0, 1, 2, 4, 5, 6):
         yield Row("steps", f"{niter} steps", Setting(paper, replace(full, niter=niter)))
@@ -75,23 +75,12 @@ def rows(paper: Protocol, released: Protocol | None) -> Iterator[Row]:
             yield Row("batch", f"batches of {size}, {name}", Setting(paper, METHODS[name]), size)
     for name in SORTED:
         yield Row("sorted", f"sorted by MOS, {name}", Setting(paper, METHODS[name]), order=by_mos)
-    yield Row("sorted", "sorted by MOS, tuned", fitted(TUNED, paper), order=by_mos)
+    yield Row("sorted", "sorted by MOS, tuned", TUNED.on(paper), order=by_mos)
     if released is not None:
         head = replace(paper, cut=released.cut, projection=released.projection)
         yield Row("head", f"released head: {head.cut}, {head.projection}-d", Setting(head, full))
         for name in ("rotation", "gc", "rank", "rank+gc"):
             yield Row("released", f"released, {name}", Setting(released, METHODS[name]))
-
-
-def fitted(tuned: Tuned, paper: Protocol) -> Tuned:
-    """Return the recipe for a network with another view or another cut than the default."""
-    return replace(
-        tuned,
-        candidates=tuple(
-            Setting(replace(protocol, view=paper.view, cut=paper.cut, projection=paper.projection), method)
-            for protocol, method in tuned.candidates
-        ),
-    )
 
 
 def that_share(wanted: Sequence[Row]) -> list[list[Row]]:
