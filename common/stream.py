@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from common.adapter import Adapter, Outcome, score_source, stack_batches
+from common.adapter import Adapter, Outcome, Source, score_source, stack_batches
 from common.batches import Batch
 from common.episodes import EpisodeState
 from common.protocols import PAPER, Setting
@@ -36,9 +36,14 @@ class Streamed:
             return
         protocol, method = setting
         adapter = self.adapter = Adapter(ynet, protocol, method)
+        reads_source = spread is None or method.splits_groups or method.chooses
         for batch in batches:
             images = stack_batches(ynet, [batch])
-            source = score_source(ynet, images, protocol, method.chooses)._replace(spread=spread)
+            if reads_source:
+                source = score_source(ynet, images, protocol, method.chooses)
+            else:
+                source = Source(images.clean.new_zeros(len(images.clean)))  # nothing reads these scores
+            source = source._replace(spread=spread)
             *_, (self.state, _) = adapter.steps(images, source, adapter.groups(images, source), method.niter)
 
     @torch.no_grad()
