@@ -98,8 +98,10 @@ def losses(scores: Mapping[str, Scores]) -> Drawing:
     """Draw the loss at each step, of every method that has one. scores: by method."""
     lines = {}
     for name, own in scores.items():
+        if not own.losses.size:  # a stream has no steps of its own for each batch
+            continue
         values = own.losses.reshape(-1, own.losses.shape[-1])
-        if values.size and np.isfinite(values).any() and np.nanmax(values) > 0:
+        if np.isfinite(values).any() and np.nanmax(values) > 0:
             lines[name] = np.nanmean(values, 0), np.nanstd(values, 0)
     return Drawing(
         figures.curves(lines, "step", "loss"),
