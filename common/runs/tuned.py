@@ -1,6 +1,5 @@
 """Photographs as a stream: the first ones decide how the network adapts, and the network scores all."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,7 +49,7 @@ def run_tuned(
 def alone(tuned: Tuned) -> list[Tuned]:
     """Return what gives each candidate the whole stream, whatever the agreement of its views."""
     return [
-        replace(tuned, name=setting.method.name, candidates=(setting,), margin=-math.inf, least=0)
+        replace(tuned, name=setting.method.name, candidates=(setting,), margin=-2.0, least=0)
         for setting in tuned.candidates
     ]
 
