@@ -125,16 +125,16 @@ def _by_study(
     shown: Callable[[Mapping[str, Any]], bool] = lambda row: True,
     taken: Callable[[Study], bool] = lambda study: True,
 ) -> str:
-    """Return a table with a row for each setting of the parts, and a column for each study."""
-    columns = {name: study for name, study in studies.items() if taken(study)}
+    """Return a table with a row for each study, and a column for each setting of the parts."""
     cells: dict[str, dict[str, str]] = {}
-    for name, study in columns.items():
-        for row in study["rows"]:
-            if row["part"] in parts and shown(row):
-                cells.setdefault(row["name"], {})[name] = cell(row)
+    for name, study in studies.items():
+        if taken(study):
+            found = (row for row in study["rows"] if row["part"] in parts and shown(row))
+            cells[name] = {row["name"]: cell(row) for row in found}
+    settings = list(dict.fromkeys(setting for own in cells.values() for setting in own))
     return _table(
-        ("setting", *columns),
-        ((setting, *(own.get(n, "") for n in columns)) for setting, own in cells.items()),
+        ("study", *settings),
+        ((name, *(own.get(s, "") for s in settings)) for name, own in cells.items() if own),
     )
 
 
