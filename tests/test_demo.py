@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from data.csv_folder import DATASET
 from data.dataset import read_dataset
 from scripts import demo, study, study_tables
 from weights.trained import SHIPPED, trained_source
+
+EXPERIMENTS = Path(__file__).parent.parent / "docs/experiments.md"
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +128,11 @@ def test_a_study_compares_like_with_like_and_its_tables_say_what_its_file_says(s
         assert f"| few | {gain} [" in text and "old" not in text
     page.write_text("<!-- table nothing -->\n<!-- end -->\n")
     assert study_tables.main([str(out), "--into", str(page)]) == 2
+
+
+def test_the_tables_of_the_study_are_those_of_its_files(tmp_path):
+    page = tmp_path / "experiments.md"
+    page.write_text(EXPERIMENTS.read_text())
+    (folder,) = set(re.findall(r"results/study-[\w-]+", page.read_text()))
+    assert study_tables.main([str(EXPERIMENTS.parents[1] / folder), "--into", str(page)]) == 0
+    assert page.read_text() == EXPERIMENTS.read_text()
