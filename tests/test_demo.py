@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.distortions import compress
 from common.protocols import METHODS, PAPER, Setting
 from common.runs.cell import run_cells
 from common.runs.results import summarise
@@ -89,10 +90,9 @@ def test_the_weights_are_a_network_of_the_card(few, name, least):
     assert "python -m scripts.train_source" in card
     assert float(re.search(r"SROCC (\d\.\d+)", card).group(1)) > least
     source = trained_source(file)
-    clean, spoilt = (
-        torch.from_numpy(np.stack([v.image[:224, :224] for v in few[end::2]])).permute(0, 3, 1, 2) / 255
-        for end in (0, 1)
-    )
+    clean = [version.image[:224, :224] for version in few[::2]]
+    spoilt = [compress(image, 5) for image in clean]
+    clean, spoilt = (torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2) / 255 for x in (clean, spoilt))
     with torch.no_grad():
         before, after = (source.ynet.predict(source.ynet.normalised(x)).mean() for x in (clean, spoilt))
     assert before > after

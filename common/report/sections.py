@@ -36,13 +36,16 @@ class Extremes(NamedTuple):
 
 
 def verdicts(summaries: Mapping[str, Summary]) -> str:
-    """Say which methods help, which hurt, and of which it cannot be told."""
+    """Say which methods help, which hurt, which change nothing, and of which it cannot be told."""
     words = {"helped": "helps", "harmed": "hurts", "undecided": "cannot be told from nothing"}
+    moved = [name for name, summary in summaries.items() if summary.gain.interval != (0, 0)]
     parts = []
     for verdict, words_of in words.items():
-        names = [name for name, summary in summaries.items() if summary.gain.verdict == verdict]
+        names = [name for name in moved if summaries[name].gain.verdict == verdict]
         if names:
             parts.append(f"{words_of}: {', '.join(names)}")
+    if still := [name for name in summaries if name not in moved]:
+        parts.append(f"changes nothing: {', '.join(still)}")
     return "; ".join(parts)
 
 
