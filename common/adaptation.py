@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.adapter import Adapter, NotFinite
-from common.batches import Batch, Views, collate
+from common.batches import Batch, Views, collate, cut
 from common.choice import Decision, decide
 from common.photographs import Photograph
 from common.protocols import METHODS, TUNED, Method, Protocol, Tuned
@@ -109,8 +109,8 @@ class Adaptation:
             if not self._gathered:
                 raise UserError("no image has been seen that could be decided by")
             self.ynet.draw_head(self.seed)
-            starts = range(0, len(self._gathered), self.tuned.batch_size)
-            parts = [(start, self._gathered[start : start + self.tuned.batch_size]) for start in starts]
+            numbers = cut(range(len(self._gathered)), self.tuned.batch_size)
+            parts = [(part[0], [self._gathered[n] for n in part]) for part in numbers]
             views = [
                 self._batch(part, start, self.seed, self.tuned.types if start < self.tuned.adapt_on else ())
                 for start, part in parts

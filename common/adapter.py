@@ -157,7 +157,7 @@ class Adapter:
         self.momenta = pass_momenta(self._order_for_statistics(), len(method.passes), protocol.momentum)
         self.heads = {"projection": ynet.project, "rotation": ynet.turns}  # by Term.reads
         self.reads: dict[str, set[str]] = {}  # by pass, what the terms read of it
-        for term, served in method.terms:
+        for term, served in self.terms:
             for name in served.values():
                 self.reads.setdefault(name, set()).add(term.reads)
         parameter = next(ynet.parameters())

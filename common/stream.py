@@ -65,8 +65,6 @@ class Streamed:
         outcomes = []
         for before, after in zip(source.cpu().split(images.sizes), adapted.cpu().split(images.sizes)):
             broken = not bool(after.isfinite().all())
-            nothing = torch.zeros(0), torch.full((len(before),), -1)
-            outcomes.append(
-                Outcome(before, before if broken else after, nothing[1], nothing[0], False, broken)
-            )
+            no_choice, no_losses = torch.full((len(before),), -1), torch.zeros(0)
+            outcomes.append(Outcome(before, before if broken else after, no_choice, no_losses, False, broken))
         return outcomes

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from common.photographs import Photograph
 from common.runs.grid import Target
 from common.runs.launch import Inputs
 from common.runs.sweep import LoadedNetwork, TargetImages
@@ -37,14 +38,21 @@ def images(target: Target, limit: int | None, root: Path, allow_missing: bool = 
     if target.between is not None:
         low, high = target.between
         photographs = [p for p, score in zip(photographs, reading.published()) if low < score <= high]
-    if limit is not None:
-        kept = set(sorted((p.key for p in photographs), key=lambda key: digest(0, "limit", key))[:limit])
-        photographs = [p for p in photographs if p.key in kept]
+    photographs = limited(photographs, limit)
     if len(photographs) < 2:
         raise UserError(
             f"{dataset.title}, {target}: {len(photographs)} images; a correlation needs at least 2"
         )
     return TargetImages(photographs, reading.record())
+
+
+def limited(photographs: list[Photograph], limit: int | None) -> list[Photograph]:
+    """Return those whose names have the smallest hashes, so many, in their order; None: all."""
+    if limit is None:
+        return photographs
+    by_hash = sorted((p.key for p in photographs), key=lambda key: digest(0, "limit", key))
+    kept = set(by_hash[:limit])
+    return [p for p in photographs if p.key in kept]
 
 
 def published_size(target: Target) -> int:

@@ -184,8 +184,7 @@ def network_of(args: argparse.Namespace, weights: SourceFile | None, device: tor
         assert weights is not None  # the one that ships, at least
         weights.verify()
         found = trained_source(weights.path)
-        ynet = found.ynet.to(device).to(memory_format=torch.channels_last)
-        return Network(found.name, ynet, found.protocol, found.scale)
+        return Network(found.name, found.ynet.to(device), found.protocol, found.scale)
     known = None if weights is None else Scale.from_metadata(metadata_of(weights.path))
     scale = known or Scale()
     if args.backbone is not None:

@@ -19,14 +19,13 @@ from common.photographs import Photograph
 from common.protocols import Protocol, Setting
 from common.runs.cell import Network, run_cells
 from common.runs.results import Scores, Summary, summarise
-from common.runs.study import PARTS, Row, rows, that_share, within_batches
+from common.runs.study import FORMAT, PARTS, Row, rows, that_share, within_batches
 from common.runs.tuned import run_tuned
 from common.system import cli
 from common.system.cli import Parser, as_typed, positive
 from common.system.device import choose, default_episodes, default_workers, environment, file_sha256
 from common.system.errors import command
 from common.system.output import check_targets, write_json
-from common.system.seeds import digest
 from common.y import YNetwork
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
@@ -36,7 +35,6 @@ from weights.networks import BACKBONES
 from weights.trained import trained_source
 
 PROG = "python -m scripts.study"
-FORMAT = 2  # of the file
 
 
 def parser() -> Parser:
@@ -114,27 +112,25 @@ def row_to_json(
     """Return what the file says of a row."""
     seeds = scores.seeds
     content = summary.to_json()
-    chosen = [index for index, photograph in enumerate(photographs) if photograph.kind in apart]
+    if isinstance(row.setting, Setting):
+        setting = {"method": asdict(row.setting.method), "protocol": asdict(row.setting.protocol)}
+    else:
+        setting = asdict(row.setting)
+    told_apart = None
+    if chosen := [index for index, photograph in enumerate(photographs) if photograph.kind in apart]:
+        theirs = summarise(scores.only(chosen), [photographs[i] for i in chosen], True)
+        told_apart = theirs.gain.to_json()
     return {
         "part": row.part,
         "name": row.name,
         "batch_size": row.batch_size,
-        "setting": asdict(row.setting)
-        if not isinstance(row.setting, Setting)
-        else {
-            "method": asdict(row.setting.method),
-            "protocol": asdict(row.setting.protocol),
-        },
+        "setting": setting,
         **{name: content[name] for name in ("n_images", "source", "adapted", "srocc_gain")},
         "within_batches": {
             "source": within_batches(scores.source, photographs, row, seeds),
             "adapted": within_batches(scores.adapted, photographs, row, seeds),
         },
-        "apart": summarise(scores.only(chosen), [photographs[i] for i in chosen], True).to_json()[
-            "srocc_gain"
-        ]
-        if chosen
-        else None,
+        "apart": told_apart,
         "decisions": [decision._asdict() for decision in decisions],
         "seconds": scores.seconds,
         "images_per_second": scores.source.size / scores.seconds,
@@ -151,9 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_targets([json_file], [weights.path], [root, folder])
     device = choose(args.device)
     reading = read_dataset(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
-    by_hash = sorted(reading.photographs, key=lambda photograph: digest(0, "limit", photograph.key))
-    kept = {photograph.key for photograph in by_hash[: args.limit]}
-    photographs = [photograph for photograph in reading.photographs if photograph.key in kept]
+    photographs = inputs.limited(reading.photographs, args.limit)
     name, network, paper, released = network_of(args, weights, device)
     wanted = [
         row

@@ -38,9 +38,7 @@ def initial_network(backbone: Backbone, init: str, seed: int) -> tuple[nn.Module
             return network, "random weights"
         path = found[-1]
     else:
-        source = located(init)
-        source.verify()
-        path = source.path
+        path = _checkpoint(init)
     state = read_state_dict(path)
     if "conv1.weight" in state and "layer4.0.conv1.weight" in state:  # a ResNet
         # Whatever else this trunk holds stays as drawn.
@@ -65,14 +63,19 @@ def initialise(network: nn.Module, init: str) -> str:
         raise UserError(
             "--init scratch is for --backbone: a --model starts from the weights it was made with"
         )
-    source = located(init)
-    source.verify()
+    path = _checkpoint(init)
     network = inner(network)
-    state = read_state_dict(source.path)
+    state = read_state_dict(path)
     own = network.state_dict()
     ordered = _in_order(own, state)
-    fill(network, state if ordered is None else ordered, source.path)
-    return source.path.name
+    fill(network, state if ordered is None else ordered, path)
+    return path.name
+
+
+def _checkpoint(name_or_file: str) -> Path:
+    source = located(name_or_file)
+    source.verify()
+    return source.path
 
 
 def _in_order(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from common.protocols import PAPER, Protocol
@@ -10,7 +11,8 @@ from common.runs.scale import Scale
 from common.system.errors import UserError
 from common.y import YNetwork
 from weights.loading import load_weights
-from weights.networks import BACKBONES
+from weights.manifest import SourceFile
+from weights.networks import BACKBONES, network_with
 from weights.own_network import TIMM, made, wrapped
 
 SHIPPED = Path(__file__).parent / "demo" / "efficientnet_lite0.safetensors"  # taken where none is named
@@ -42,7 +44,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 def trained_source(path: Path) -> TrainedSource:
-    """Return the network that a file of train_source holds, on the CPU.
+    """Return the network that a file of train_source holds, on the CPU, laid out for fast convolutions.
 
     Its name is looked up among the networks of the paper and of timm: no code is run that the file names.
     Raises UserError where it does not say what it is of, or is of the user's own code.
@@ -55,8 +57,8 @@ def trained_source(path: Path) -> TrainedSource:
         )
     if name in BACKBONES:
         backbone = BACKBONES[name]
-        network, protocol = backbone.network(), backbone.protocols["paper"]
-        load_weights(network, path, backbone.rename)
+        network = network_with(name, SourceFile(path), torch.device("cpu"))
+        protocol = backbone.protocols["paper"]
         return TrainedSource(name, backbone.wrap(network, protocol), protocol, backbone.output, scale)
     if not name.startswith(f"{TIMM}:"):
         raise UserError(f"{path} is of {name}: give that as --model, and --features")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from common.runs.results import Gain, signed
+from common.runs.results import Gain, OverSeeds, signed
+from common.runs.study import FORMAT
 from common.system.errors import UserError
 
-FORMAT = 2  # of the files
 Study = Mapping[str, Any]
 Studies = Mapping[str, Study]  # by the name of the file
 
@@ -44,7 +44,7 @@ def targets(studies: Studies) -> str:
                 str(study["data"]["images"]),
                 study["interval"].removeprefix("over "),
                 str(study["seeds"]),
-                _mean_std(study["rows"][0]["source"]["srocc"]),
+                OverSeeds(tuple(study["rows"][0]["source"]["srocc"]["values"])).text(),
                 _number(study["rows"][0]["within_batches"]["source"]),
             )
             for name, study in studies.items()
@@ -54,7 +54,7 @@ def targets(studies: Studies) -> str:
 
 def gains(studies: Studies) -> str:
     """What each method and each candidate of `tuned` gains in SROCC, study by study."""
-    return _by_study(studies, ("methods", "tuned"), lambda row: _gain(row).text())
+    return _by_study(studies, ("methods", "tuned"), _gain)
 
 
 def within(studies: Studies) -> str:
@@ -67,7 +67,7 @@ def apart(studies: Studies) -> str:
     return _by_study(
         studies,
         ("methods", "tuned"),
-        lambda row: _of(row["apart"]).text(),
+        lambda row: Gain.from_json(row["apart"]).text(),
         lambda row: row["apart"] is not None,
         lambda study: any(row["apart"] is not None for row in study["rows"]),
     )
@@ -79,7 +79,7 @@ def streams(studies: Studies) -> str:
     return _by_study(
         studies,
         ("methods", "tuned", "sorted"),
-        lambda row: _gain(row).text(),
+        _gain,
         lambda row: row["name"].removeprefix("sorted by MOS, ") in shown,
         lambda study: any(row["part"] == "sorted" for row in study["rows"]),
     )
@@ -90,7 +90,7 @@ def batches(studies: Studies) -> str:
     return _by_study(
         studies,
         ("methods", "batch"),
-        lambda row: _gain(row).text(),
+        _gain,
         lambda row: row["part"] == "batch" or row["name"] in ("bn-stats", "gc", "rank+gc"),
         lambda study: any(row["part"] == "batch" for row in study["rows"]),
     )
@@ -138,22 +138,13 @@ def _by_study(
     )
 
 
-def _gain(row: Mapping[str, Any]) -> Gain:
-    return _of(row["srocc_gain"])
-
-
-def _of(found: Mapping[str, Any]) -> Gain:
-    return Gain(found["mean"], None if found["interval_95"] is None else tuple(found["interval_95"]))
+def _gain(row: Mapping[str, Any]) -> str:
+    return Gain.from_json(row["srocc_gain"]).text()
 
 
 def _within(row: Mapping[str, Any]) -> str:
     before, after = row["within_batches"]["source"], row["within_batches"]["adapted"]
     return "" if before is None or after is None else signed(after - before)
-
-
-def _mean_std(metric: Mapping[str, Any]) -> str:
-    std = metric["std"]
-    return _number(metric["mean"]) + ("" if std is None else f" ± {std:.3f}")
 
 
 def _number(value: float | None) -> str:

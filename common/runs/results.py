@@ -156,6 +156,15 @@ class Gain:
         """Return the form in result.json."""
         return {"mean": self.mean, "interval_95": self.interval and list(self.interval)}
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Gain":
+        """Read that form. Raises LookupError, TypeError or ValueError."""
+        mean, interval = found["mean"], found["interval_95"]
+        return cls(
+            None if mean is None else float(mean),
+            None if interval is None else (float(interval[0]), float(interval[1])),
+        )
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -207,16 +216,12 @@ class Summary:
             {name: _metric(found[which][name]["values"], len(seeds)) for name in METRICS}
             for which in ("source", "adapted")
         )
-        gain, interval = found["srocc_gain"]["mean"], found["srocc_gain"]["interval_95"]
         return cls(
             int(found["n_images"]),
             seeds,
             source,
             adapted,
-            Gain(
-                None if gain is None else float(gain),
-                None if interval is None else (float(interval[0]), float(interval[1])),
-            ),
+            Gain.from_json(found["srocc_gain"]),
             dict(found["distortions_chosen"]),
             int(found["episodes"]["total"]),
             int(found["episodes"]["group_loss_left_out"]),

@@ -25,6 +25,7 @@ PARTS = (
     "sorted",
     "released",
 )
+FORMAT = 2  # of the files of scripts.study
 BATCH_SIZE = 8
 SORTED = ("bn-stats", "rank+gc")
 
