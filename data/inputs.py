@@ -7,8 +7,7 @@ import torch
 
 from common.photographs import Photograph
 from common.runs.grid import Target
-from common.runs.launch import Inputs
-from common.runs.sweep import LoadedNetwork, TargetImages
+from common.runs.jobs import Inputs, LoadedNetwork, TargetImages
 from common.system.errors import UserError
 from common.system.seeds import digest
 from data.catalogue import DATASETS, TARGETS, data_root, folder_of
@@ -23,8 +22,7 @@ def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNe
     Raises UserError as `network_with` does.
     """
     module = network_with(backbone, source, device)
-    record = {"file": str(source.path), "sha256": source.sha256}
-    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), record)
+    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), source.record)
 
 
 def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> TargetImages:

@@ -17,7 +17,7 @@ from common.protocols import METHODS, Method, Protocol
 from common.runs.cell import run_cells
 from common.runs.grid import PAPER_PLACES, Cell, Entry, Target, paper_grid, place_of, published
 from common.runs.results import CellResult, Summary, metrics_table, summarise, write_scores
-from common.runs.sweep import Store
+from common.runs.store import Store
 from common.system import cli
 from common.system.cli import Parser, above_zero, natural, positive
 from common.system.device import choose, default_episodes, default_workers, environment
@@ -184,8 +184,8 @@ def store_for(args: argparse.Namespace, cell: Cell) -> Store:
         raise UserError("--results holds cells by the usual score of a data set: leave out --score-column")
     store = Store(args.results)
     if store.done(cell):
-        raise UserError(f"{args.results / cell.id} is there already: move it, or choose other --results")
-    store.prepare()
+        there = store.result(cell).parent
+        raise UserError(f"{there} is there already: move it, or choose other --results")
     return store
 
 
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     root = data_root(args.data_root)
     folder = folder_of(DATASETS[args.dataset], root)
     weights = located(args.weights or cell.weights, args.weights_dir)
-    result_file = None if args.results is None else args.results / cell.id / "result.json"
+    result_file = None if args.results is None else args.results / "cells.csv"
     check_targets([args.json, args.scores, result_file], [weights.path], [root, folder])
     device = choose(args.device)
     at_once = episodes_at_once(args, cell, default_episodes(device))
@@ -247,7 +247,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.scores:
         write_scores(args.scores, scores, photographs)
     if store is not None:
-        store.add(result, scores, photographs)
+        with store.held(wait=True):
+            store.add(result, scores, photographs)
     print(metrics_table(result.summary))
     if place is not None:
         print(beside(place, weights.path, result.summary))

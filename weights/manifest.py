@@ -62,6 +62,11 @@ class SourceFile:
         """The file's own, computed when it is first asked for."""
         return file_sha256(self.path)
 
+    @property
+    def record(self) -> dict[str, str]:
+        """What a result says of it."""
+        return {"file": str(self.path), "sha256": self.sha256}
+
     def verify(self, backbone: str | None = None) -> None:
         """Raise UserError where the checkpoint is not what is known of it by its name.
 

@@ -69,8 +69,11 @@ class Journal:
 
     def _write(self, value: Mapping[str, Any]) -> None:
         line = json.dumps(value).encode() + b"\n"
-        self._file.write(line)
-        self._file.flush()
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror or error})") from None
         self._whole += len(line)
 
 

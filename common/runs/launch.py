@@ -4,16 +4,16 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from common.protocols import METHODS
 from common.runs.cell import Plan
+from common.runs.folders import LOGS, Results, write_index
 from common.runs.grid import (
     EXTRA_PLACE,
     PAPER_PLACES,
@@ -25,12 +25,15 @@ from common.runs.grid import (
     paper_grid,
     place_name,
 )
-from common.runs.pool import run
+from common.runs.jobs import Inputs, Job, TargetImages, jobs, part
 from common.runs.progress import Progress
-from common.runs.sweep import Job, LoadedNetwork, Store, TargetImages, Worker, jobs
+from common.runs.results import CellResult, Failure
+from common.runs.store import Store
+from common.runs.sweep import Alone, Crew, Sweep
+from common.runs.worker import Worker
 from common.system import cli
 from common.system.cli import Parser, as_typed
-from common.system.device import choose, default_workers, environment
+from common.system.device import choose, default_workers, kind
 from common.system.errors import UserError, command
 from common.system.output import check_targets
 from common.y import Backbone
@@ -38,19 +41,6 @@ from common.y import Backbone
 DESCRIPTION = """The paper's tables and figures: every cell of them, or some, into one folder; what is there
 already is not repeated."""
 Experiments = Mapping[str, tuple[Backbone, Sequence[Experiment]]]  # of each network, by its name
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a sweep asks of the folders of data and checkpoints; data/inputs.py has it."""
-
-    datasets: Sequence[str]  # names of the data sets that an experiment may adapt to
-    data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
-    images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
-    published_size: Callable[[Target], int]  # number of images, by those who published the data set
-    checkpoint: Callable[[str, Path | None], Any]  # a checkpoint, by name, in a folder
-    network: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
-    cpu_seconds: Mapping[str, float]  # of a forward pass of one image, by backbone
 
 
 def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Parser:
@@ -92,6 +82,22 @@ def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Pars
     found.add_argument(
         "--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1"
     )
+    found.add_argument(
+        "--scheduler", metavar="ADDRESS|FILE", help="of Dask: run on its workers, wherever they are"
+    )
+    found.add_argument(
+        "--slurm", metavar="OPTIONS", help='of sbatch: run in jobs of Slurm, "--partition=gpu --gres=gpu:1"'
+    )
+    found.add_argument(
+        "--workers-max",
+        type=cli.positive,
+        default=16,
+        metavar="N",
+        help="most jobs of --slurm at once; default: 16",
+    )
+    found.add_argument(
+        "--part", type=share, metavar="I/N", help="only the I-th of N shares, each in a folder of its own"
+    )
     cli.add_workers(found)
     cli.add_data_root(found)
     cli.add_allow_missing(found)
@@ -100,8 +106,21 @@ def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Pars
     found.add_argument(
         "--dry-run", action="store_true", help="say what would be done, what is missing and what it costs"
     )
+    found.add_argument("--status", action="store_true", help="say how far it is, from the folder alone")
+    found.add_argument("--wait", action="store_true", help="for another command that is at the same folder")
     found.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     return found
+
+
+def share(text: str) -> tuple[int, int]:
+    """Parse "I/N"."""
+    number, _, of = text.partition("/")
+    try:
+        if 1 <= int(number) <= int(of):
+            return int(number), int(of)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no share, such as 1/4 or 4/4")
 
 
 def wanted(args: argparse.Namespace, experiments: Experiments) -> list[Entry]:
@@ -223,6 +242,39 @@ def _log(folder: Path) -> logging.Logger:
     return log
 
 
+def _settle(cells: Sequence[Cell], todo: Sequence[Cell], store: Store) -> None:
+    """Bring the folder up to date with what is known before any work."""
+    for cell in cells:
+        if store.done(cell):
+            store.clear(cell)  # a kill may have left something
+    for cell in todo:
+        store.clear_failure(cell)
+
+
+@contextmanager
+def _crew(
+    args: argparse.Namespace, inputs: Inputs, found: Survey, devices: Sequence[str], store: Store
+) -> Iterator[Crew]:
+    """Give the workers that were asked for, until the end of the block."""
+    if args.scheduler is None and args.slurm is None and len(devices) == 1:
+        device = choose(devices[0])
+        loaders = default_workers(device) if args.workers is None else args.workers
+        yield Alone(
+            Worker(
+                inputs, args.data_root, args.allow_missing, args.weights_dir, device, loaders, found.targets
+            )
+        )
+        return
+    from common.runs import cluster  # Dask is asked for only where it is needed
+
+    place = cluster.Place(
+        uuid.uuid4().hex, inputs, args.data_root, args.weights_dir, args.allow_missing, args.workers
+    )
+    asked = cluster.Wanted(devices, args.scheduler, args.slurm, args.workers_max)
+    with cluster.cluster(asked, place, store.root / LOGS, print) as crew:
+        yield crew
+
+
 @command
 def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs: Inputs) -> int:
     """Run the command line of a list of experiments; status 1 if a cell is left undone.
@@ -232,77 +284,140 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
     args = parser(prog, tuple(experiments), inputs.datasets).parse_args(argv)
     if args.similar_dmos[0] >= args.similar_dmos[1]:
         raise UserError("--similar-dmos: the first bound must be below the second")
-    if not args.dry_run:
-        check_targets([args.results / "result.json"], [], [inputs.data_root(args.data_root)])
-    devices = [choose(name) for name in args.device.split(",")]
+    if args.scheduler is not None and args.slurm is not None:
+        raise UserError("--scheduler and --slurm: give one of them")
     places = wanted(args, experiments)
     cells = list({entry.cell.id: entry.cell for entry in places}.values())
     store = Store(args.results)
-    todo = [cell for cell in cells if not store.done(cell) and (args.retry_failed or not store.failed(cell))]
-    found = survey(todo, inputs, args)
-    if args.dry_run:
-        print("\n".join(plan(places, cells, todo, found, store)))
+    if args.status:
+        print("\n".join(status(places, store)))
         return 0
-    store.prepare()
-    log = _log(args.results / "logs")
-    log.info("%s", as_typed(prog, argv))
-    log.info("%s", environment(devices[0]))
+    if args.dry_run:
+        todo = _todo(cells, store, args.retry_failed)
+        print("\n".join(plan(places, cells, todo, survey(todo, inputs, args), store)))
+        return 0
+    check_targets([args.results / "cells.csv"], [], [inputs.data_root(args.data_root)])
+    devices = args.device.split(",")
+    for name in devices:
+        kind(name)
+    with store.held(args.wait):
+        return _run(args, as_typed(prog, argv), places, cells, store, inputs, devices)
+
+
+def _todo(cells: Sequence[Cell], store: Store, retry_failed: bool) -> list[Cell]:
+    return [cell for cell in cells if not store.done(cell) and (retry_failed or not store.failed(cell))]
+
+
+def _run(
+    args: argparse.Namespace,
+    typed: str,
+    places: Sequence[Entry],
+    cells: Sequence[Cell],
+    store: Store,
+    inputs: Inputs,
+    devices: Sequence[str],
+) -> int:
+    """Run what is to do in a folder that this process holds."""
+    todo = _todo(cells, store, args.retry_failed)
+    found = survey(todo, inputs, args)
+    log = _log(store.root / LOGS)
+    log.info("%s", typed)
     known_as = titles(places)
-    _settle(cells, todo, found, store, known_as, log)
-    work = jobs(cell for cell in todo if not found.reason(cell))
-    progress = Progress(
-        sum(map(found.seconds, work)),
-        {cell.id: known_as[cell.id] for cell in todo},
-        inputs.cpu_seconds,
-        len(devices),
-        log,
-    )
-    makes = [
-        partial(
-            Worker,
-            store,
-            found.targets,
-            found.sources,
-            inputs.network,
-            device,
-            default_workers(device) if args.workers is None else args.workers,
-        )
-        for device in devices
-    ]
+    _settle(cells, todo, store)
+    runnable = [cell for cell in todo if not found.reason(cell)]
+    work = jobs(runnable)
+    if args.part is not None:
+        mine = {(cell.id, job.seed) for job in part(jobs(cells), *args.part) for cell in job.cells}
+        work = [job.only(cell for cell in job.cells if (cell.id, job.seed) in mine) for job in work]
+        work = [job for job in work if job.cells]
+    index = Index(places, store)
+    progress = Progress({cell.id: known_as[cell.id] for cell in runnable}, inputs.cpu_seconds, log)
+    sweep = Sweep(store, found.targets, found.sources, found.seconds, progress, index.add)
     try:
-        run(work, makes, progress)
+        if work:
+            with _crew(args, inputs, found, devices, store) as crew:
+                sweep.run(work, crew)
+    except KeyboardInterrupt:
+        progress.close()
+        done = sum(map(store.done, cells))
+        print(f"interrupted: {done} of {len(cells)} cells are in {store.root}; the same command goes on")
+        return 130
     finally:
         progress.close()
-    return _conclude(cells, store, known_as)
+        index.write()
+    return _conclude(cells, found, store, known_as)
 
 
-def _settle(
-    cells: Sequence[Cell],
-    todo: Sequence[Cell],
-    found: Survey,
-    store: Store,
-    known_as: Mapping[str, str],
-    log: logging.Logger,
-) -> None:
-    """Bring the folder up to date with what is known before any work."""
-    for cell in cells:
-        if store.done(cell):
-            store.clear(cell)  # a kill may have left something
-    for cell in todo:
-        store.clear_failure(cell)
-        if reason := found.reason(cell):
-            store.fail(cell, reason)
-            log.info("%s  %s FAILED: %s", cell.id, known_as[cell.id], reason)
+class Index:
+    """RESULTS/cells.csv, kept up to date."""
+
+    def __init__(self, places: Sequence[Entry], store: Store):
+        self.places, self.store = places, store
+        self.finished = dict(Results.read(store.root).finished)
+        self.write()
+
+    def add(self, result: CellResult) -> None:
+        """Take over a result that was just written."""
+        self.finished[result.cell.id] = result
+        self.write()
+
+    def write(self) -> None:
+        """Write it anew."""
+        failed = {
+            cell.id: Failure(cell, self.store.reason(cell))
+            for cell in {entry.cell.id: entry.cell for entry in self.places}.values()
+            if self.store.failed(cell)
+        }
+        write_index(self.store.root, self.places, self.finished, failed)
 
 
-def _conclude(cells: Sequence[Cell], store: Store, known_as: Mapping[str, str]) -> int:
+def status(places: Sequence[Entry], store: Store) -> Iterator[str]:
+    """Yield how far a sweep is, as its folder says."""
+    known_as = titles(places)
+    cells = {entry.cell.id: entry.cell for entry in places}.values()
+    done = [cell for cell in cells if store.done(cell)]
+    failed = [cell for cell in cells if cell not in done and store.failed(cell)]
+    yield f"{len(done)} of {len(cells)} cells are in {store.root}, {len(failed)} failed"
+    for cell in failed:
+        yield f"failed: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}"
+    if not store.is_held():
+        yield "nobody is at it"
+        return
+    yield f"{store.holder()} is at it"
+    if (now := store.read_status()) is None:
+        return
+    left = now["seconds_left"]
+    yield (
+        f"at {now['time']}: {now['done']} of {now['cells']} cells that were to do, "
+        f"{now['images_per_second']:.3g} images/s, "
+        + ("time left not known yet" if left is None else f"about {duration(left)} left")
+    )
+    for worker in now["workers"]:
+        doing = f"{worker['job']}, since {worker['since']}" if worker["job"] else "nothing"
+        yield f"{worker['worker']} on {worker['host']}: {doing}"
+    for worker, reason in now["left_out"].items():
+        yield f"{worker} is left out: {reason}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people read it: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _conclude(cells: Sequence[Cell], found: Survey, store: Store, known_as: Mapping[str, str]) -> int:
     """Print what is done and what is not, and return the exit status."""
-    missing = [cell for cell in cells if not store.done(cell)]
-    failed = [cell for cell in missing if store.failed(cell)]
-    print(f"{len(cells) - len(missing)} of {len(cells)} cells are in {store.root}, {len(failed)} failed")
-    for cell in missing:
-        state = "failed" if cell in failed else "unfinished"
-        print(f"{state}: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}")
+    undone = [cell for cell in cells if not store.done(cell)]
+    failed = [cell for cell in undone if store.failed(cell)]
+    print(f"{len(cells) - len(undone)} of {len(cells)} cells are in {store.root}, {len(failed)} failed")
+    for cell in undone:
+        if cell in failed:
+            print(f"failed: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}")
+        elif not found.reason(cell):
+            print(f"unfinished: {cell.id}  {known_as[cell.id]}: the same command goes on")
+    for what, reason in found.missing.items():
+        print(f"missing: {what if isinstance(what, str) else what[0]}: {reason}")
     if failed:
         print("--retry-failed tries them again")
-    return 1 if missing else 0
+    return 1 if undone else 0

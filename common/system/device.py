@@ -25,6 +25,17 @@ PACKAGES = (
 )
 
 
+def kind(name: str) -> str:
+    """Return what a device's name is one of: auto, cpu, cuda, mps. Raises UserError; touches no device."""
+    try:
+        found = name if name == "auto" else torch.device(name).type
+    except RuntimeError:
+        found = ""
+    if found not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"device {name!r} is none: give auto, cpu, cuda, cuda:1 or mps")
+    return found
+
+
 def choose(name: str) -> torch.device:
     """Return a device by name; "auto" is CUDA where there is one, then MPS, then the CPU.
 
