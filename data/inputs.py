@@ -7,7 +7,7 @@ import torch
 
 from common.photographs import Photograph
 from common.runs.grid import Target
-from common.runs.launch import Inputs
+from common.runs.survey import Inputs
 from common.runs.sweep import LoadedNetwork, TargetImages
 from common.system.errors import UserError
 from common.system.seeds import digest

@@ -4,16 +4,12 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from common.protocols import METHODS
-from common.runs.cell import Plan
+from common.runs.cost import plan
 from common.runs.grid import (
     EXTRA_PLACE,
     PAPER_PLACES,
@@ -21,13 +17,13 @@ from common.runs.grid import (
     Cell,
     Entry,
     Experiment,
-    Target,
     paper_grid,
     place_name,
 )
 from common.runs.pool import run
 from common.runs.progress import Progress
-from common.runs.sweep import Job, LoadedNetwork, Store, TargetImages, Worker, jobs
+from common.runs.survey import Inputs, Survey, survey
+from common.runs.sweep import Store, Worker, jobs
 from common.system import cli
 from common.system.cli import Parser, as_typed
 from common.system.device import choose, default_workers, environment
@@ -38,19 +34,6 @@ from common.y import Backbone
 DESCRIPTION = """The paper's tables and figures: every cell of them, or some, into one folder; what is there
 already is not repeated."""
 Experiments = Mapping[str, tuple[Backbone, Sequence[Experiment]]]  # of each network, by its name
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a sweep asks of the folders of data and checkpoints; data/inputs.py has it."""
-
-    datasets: Sequence[str]  # names of the data sets that an experiment may adapt to
-    data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
-    images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
-    published_size: Callable[[Target], int]  # number of images, by those who published the data set
-    checkpoint: Callable[[str, Path | None], Any]  # a checkpoint, by name, in a folder
-    network: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
-    cpu_seconds: Mapping[str, float]  # of a forward pass of one image, by backbone
 
 
 def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Parser:
@@ -119,89 +102,6 @@ def wanted(args: argparse.Namespace, experiments: Experiments) -> list[Entry]:
             "no cell of the paper is all of that: widen --tables, --backbones, --datasets or --methods"
         )
     return found
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a sweep needs, as far as this machine has it."""
-
-    inputs: Inputs
-    targets: dict[tuple[Target, int | None], TargetImages]  # by target and limit
-    sources: dict[str, Any]  # checkpoints by name
-    missing: dict[str | tuple[Target, int | None], str]  # why a checkpoint (by name) or target cannot be had
-
-    def reason(self, cell: Cell) -> str | None:
-        """Return why a cell cannot be run, or None if it can."""
-        return self.missing.get(cell.weights) or self.missing.get((cell.target, cell.limit))
-
-    def size(self, cell: Cell) -> int:
-        """Return the number of images, as published where they are not here."""
-        if (cell.target, cell.limit) in self.targets:
-            return len(self.targets[cell.target, cell.limit].photographs)
-        whole = self.inputs.published_size(cell.target)
-        return min(whole, cell.limit or whole)
-
-    def seconds(self, job: Job) -> float:
-        """Return what a job takes on a CPU."""
-        first = job.cells[0]
-        return self.size(first) * job.forwards * self.inputs.cpu_seconds[first.backbone]
-
-
-def survey(cells: Iterable[Cell], inputs: Inputs, args: argparse.Namespace) -> Survey:
-    """Look for every checkpoint and read every label file, once."""
-    found = Survey(inputs, {}, {}, {})
-    for cell in cells:
-        target = cell.target, cell.limit
-        if target not in found.targets and target not in found.missing:
-            try:
-                root = inputs.data_root(args.data_root)
-                found.targets[target] = inputs.images(*target, root, args.allow_missing)
-            except UserError as error:
-                found.missing[target] = str(error)
-        if cell.weights not in found.sources and cell.weights not in found.missing:
-            try:
-                found.sources[cell.weights] = inputs.checkpoint(cell.weights, args.weights_dir)
-            except UserError as error:
-                found.missing[cell.weights] = str(error)
-    return found
-
-
-def plan(
-    places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store
-) -> Iterator[str]:
-    """Yield the lines that --dry-run prints."""
-    done = {cell.id for cell in cells if store.done(cell)}
-    left = {cell.id for cell in todo}
-    for entry in places:
-        cell = entry.cell
-        state = "done" if cell.id in done else "failed before" if cell.id not in left else "to do"
-        state = "cannot be run" if state == "to do" and found.reason(cell) else state
-        where = f"{place_name(entry.place):8s}  {entry.weights} on {entry.target}: {entry.setting}"
-        yield f"{cell.id}  {where}: {state}"
-    for what, reason in found.missing.items():
-        yield f"missing: {what if isinstance(what, str) else what[0]}: {reason}"
-    images, views, shared, alone, seconds = 0, 0, 0.0, 0.0, 0.0
-    for job in jobs(todo):
-        size = found.size(job.cells[0])
-        images += size
-        views += size * len(job.cells)
-        shared += size * job.forwards
-        alone += size * sum(Plan.of([cell.setting]).forwards for cell in job.cells)
-        seconds += found.seconds(job)
-    failed = len(cells) - len(todo) - len(done)
-    yield (
-        f"{len(places)} places, {len(cells)} cells, {len(done)} of them done, "
-        f"{failed} failed before (--retry-failed)"
-    )
-    if todo:
-        yield (
-            f"{images} views decoded once ({views} cell by cell), "
-            f"{shared:.3g} forward passes ({alone:.3g} cell by cell)"
-        )
-        yield (
-            f"about {seconds / 3600:.1f} h on 4 CPU cores, by the rates of docs/speed.md; "
-            "scripts.benchmark measures a GPU's"
-        )
 
 
 def titles(places: Iterable[Entry]) -> dict[str, str]:
