@@ -1,7 +1,8 @@
 """What a sweep needs, as far as this machine has it."""
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class Inputs:
     data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
     images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
     published_size: Callable[[Target], int]  # number of images, by those who published the data set
+    origin: Callable[[str], str]  # where a data set is to be had
     checkpoint: Callable[[str, Path | None], Any]  # a checkpoint, by name, in a folder
     network: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
     cpu_seconds: Mapping[str, float]  # of a forward pass of one image, by backbone
@@ -46,10 +48,26 @@ class Survey:
         whole = self.inputs.published_size(cell.target)
         return min(whole, cell.limit or whole)
 
+    def passes(self, job: Job) -> int:
+        """Return the forward-equivalents of single images that a job takes."""
+        return self.size(job.cells[0]) * job.forwards
+
     def seconds(self, job: Job) -> float:
         """Return what a job takes on a CPU."""
-        first = job.cells[0]
-        return self.size(first) * job.forwards * self.inputs.cpu_seconds[first.backbone]
+        return self.passes(job) * self.inputs.cpu_seconds[job.cells[0].backbone]
+
+    def missing_lines(self, cells: Iterable[Cell]) -> Iterator[str]:
+        """Yield a line for each thing that is missing: for how many of the cells, why, and what to do."""
+        needed: Counter[tuple[str, str]] = Counter()
+        for cell in cells:
+            for what, key in (
+                (cell.weights, cell.weights),
+                (cell.target.dataset, (cell.target, cell.limit)),
+            ):
+                if (reason := self.missing.get(key)) is not None:
+                    needed[what, reason] += 1
+        for (what, reason), count in needed.items():
+            yield f"missing: {what}, for {count} cells: {reason}"
 
 
 def survey(cells: Iterable[Cell], inputs: Inputs, args: argparse.Namespace) -> Survey:
@@ -59,7 +77,11 @@ def survey(cells: Iterable[Cell], inputs: Inputs, args: argparse.Namespace) -> S
         target = cell.target, cell.limit
         if target not in found.targets and target not in found.missing:
             try:
-                root = inputs.data_root(args.data_root)
+                try:
+                    root = inputs.data_root(args.data_root)
+                except UserError as error:
+                    origin = inputs.origin(cell.target.dataset)
+                    raise UserError(f"{error}; to be had from {origin}") from None
                 found.targets[target] = inputs.images(*target, root, args.allow_missing)
             except UserError as error:
                 found.missing[target] = str(error)
