@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
     log.info("%s", as_typed(prog, argv))
     log.info("%s", environment(devices[0]))
     known_as = titles(places)
-    _settle(cells, todo, found, store, known_as, log)
+    _settle(cells, todo, found, store, log)
     work = jobs(cell for cell in todo if not found.reason(cell))
     progress = Progress(
         sum(map(found.seconds, work)),
@@ -173,36 +173,38 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
         run(work, makes, progress)
     finally:
         progress.close()
-    return _conclude(cells, store, known_as)
+    return _conclude(cells, found, store, known_as)
 
 
 def _settle(
-    cells: Sequence[Cell],
-    todo: Sequence[Cell],
-    found: Survey,
-    store: Store,
-    known_as: Mapping[str, str],
-    log: logging.Logger,
+    cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store, log: logging.Logger
 ) -> None:
     """Bring the folder up to date with what is known before any work."""
     for cell in cells:
         if store.done(cell):
             store.clear(cell)  # a kill may have left something
     for cell in todo:
-        store.clear_failure(cell)
-        if reason := found.reason(cell):
-            store.fail(cell, reason)
-            log.info("%s  %s FAILED: %s", cell.id, known_as[cell.id], reason)
+        if not found.reason(cell):
+            store.clear_failure(cell)
+    for line in found.missing_lines(todo):
+        log.info(line)
 
 
-def _conclude(cells: Sequence[Cell], store: Store, known_as: Mapping[str, str]) -> int:
+def _conclude(cells: Sequence[Cell], found: Survey, store: Store, known_as: Mapping[str, str]) -> int:
     """Print what is done and what is not, and return the exit status."""
-    missing = [cell for cell in cells if not store.done(cell)]
-    failed = [cell for cell in missing if store.failed(cell)]
-    print(f"{len(cells) - len(missing)} of {len(cells)} cells are in {store.root}, {len(failed)} failed")
-    for cell in missing:
-        state = "failed" if cell in failed else "unfinished"
-        print(f"{state}: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}")
+    left = [cell for cell in cells if not store.done(cell)]
+    failed = [cell for cell in left if store.failed(cell)]
+    absent = [cell for cell in left if cell not in failed and found.reason(cell)]
+    print(
+        f"{len(cells) - len(left)} of {len(cells)} cells are in {store.root}, {len(failed)} failed, "
+        f"{len(absent)} cannot be run yet"
+    )
+    for cell in left:
+        if cell not in absent:
+            state = "failed" if cell in failed else "unfinished"
+            print(f"{state}: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}")
+    for line in found.missing_lines(left):
+        print(line)
     if failed:
         print("--retry-failed tries them again")
-    return 1 if missing else 0
+    return 1 if left else 0
