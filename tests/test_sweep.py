@@ -307,15 +307,17 @@ def test_a_dry_run_on_an_empty_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("IQA_DATA_ROOT", raising=False)
     assert all_expt.main(["--dry-run", "--weights-dir", str(tmp_path / "weights")]) == 0
     printed = capsys.readouterr().out
-    assert "222 places, 181 cells, 0 of them done" in printed and printed.count("cannot be run") == 222
-    assert (
-        "download_weights tres-live_iqa" in printed and "--data-root" in printed and "4 CPU cores" in printed
-    )
+    assert printed.startswith("222 places, 181 cells: 0 done, 0 failed before")
+    assert "0 to do, 181 cannot be run yet\nto do: nothing; cannot be run yet: about " in printed
+    missing = [line for line in printed.splitlines() if line.startswith("missing: ")]
+    assert len(missing) == 5 + 7 and "4 CPU cores" in printed
+    assert any(f"download_weights tres-live_iqa --dest {tmp_path}" in line for line in missing)
+    assert any("dslr" in line and "--data-root" in line and "M-SCQALE" in line for line in missing)
     assert not list(tmp_path.iterdir())
     assert all_expt.main([]) == 2
     assert "IQA_DATA_ROOT" in capsys.readouterr().err
     assert tres.all_expt.main(["--dry-run", "--weights-dir", str(tmp_path / "weights")]) == 0
-    assert "117 places, 92 cells" in capsys.readouterr().out
+    assert "117 places, 92 cells: " in capsys.readouterr().out
 
 
 def test_a_target_is_a_band_of_dmos_or_a_fixed_few(root):

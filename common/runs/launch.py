@@ -4,12 +4,12 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from common.protocols import METHODS
-from common.runs.cost import plan
+from common.runs.cost import Rates, preview
 from common.runs.grid import (
     EXTRA_PLACE,
     PAPER_PLACES,
@@ -81,8 +81,20 @@ def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Pars
     cli.add_weights_dir(found)
     found.add_argument("--results", type=Path, default=Path("results/paper"), help="default: results/paper")
     found.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, what is missing and what it costs"
+        "--dry-run",
+        action="store_true",
+        help="say how long it would take, and what is missing",
     )
+    rates = found.add_mutually_exclusive_group()
+    rates.add_argument(
+        "--rates", type=Path, metavar="JSON", help="of --dry-run: by what scripts.benchmark --json measured"
+    )
+    rates.add_argument(
+        "--measure",
+        action="store_true",
+        help="of --dry-run: time the networks on --device, seconds each",
+    )
+    found.add_argument("--verbose", action="store_true", help="of --dry-run: list the cells")
     found.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     return found
 
@@ -132,17 +144,20 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
     args = parser(prog, tuple(experiments), inputs.datasets).parse_args(argv)
     if args.similar_dmos[0] >= args.similar_dmos[1]:
         raise UserError("--similar-dmos: the first bound must be below the second")
-    if not args.dry_run:
-        check_targets([args.results / "result.json"], [], [inputs.data_root(args.data_root)])
-    devices = [choose(name) for name in args.device.split(",")]
     places = wanted(args, experiments)
     cells = list({entry.cell.id: entry.cell for entry in places}.values())
     store = Store(args.results)
     todo = [cell for cell in cells if not store.done(cell) and (args.retry_failed or not store.failed(cell))]
-    found = survey(todo, inputs, args)
     if args.dry_run:
-        print("\n".join(plan(places, cells, todo, found, store)))
+        rates = _rates(args, {cell.backbone for cell in todo}, experiments, inputs)
+        found, count = survey(todo, inputs, args), args.device.count(",") + 1
+        print("\n".join(preview(places, cells, todo, found, store, rates, count, args.verbose)))
         return 0
+    if args.rates or args.measure or args.verbose:
+        raise UserError("--rates, --measure and --verbose are of --dry-run: add it")
+    check_targets([args.results / "result.json"], [], [inputs.data_root(args.data_root)])
+    devices = [choose(name) for name in args.device.split(",")]
+    found = survey(todo, inputs, args)
     store.prepare()
     log = _log(args.results / "logs")
     log.info("%s", as_typed(prog, argv))
@@ -174,6 +189,18 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
     finally:
         progress.close()
     return _conclude(cells, found, store, known_as)
+
+
+def _rates(
+    args: argparse.Namespace, networks: Collection[str], experiments: Experiments, inputs: Inputs
+) -> Rates:
+    """Return the rates of the networks that the options ask for."""
+    if args.rates:
+        return Rates.read(args.rates)
+    if args.measure:
+        device = choose(args.device.partition(",")[0])
+        return Rates.measured({name: experiments[name][0] for name in sorted(networks)}, device)
+    return Rates(inputs.cpu_seconds, "4 CPU cores", "docs/speed.md; --rates or --measure for others")
 
 
 def _settle(
