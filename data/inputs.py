@@ -64,6 +64,7 @@ INPUTS = Inputs(  # for the launcher in common/, which imports neither data/ nor
     data_root=data_root,
     images=images,
     published_size=published_size,
+    origin=lambda name: DATASETS[name].source,
     checkpoint=located,
     network=network,
     cpu_seconds=CPU_SECONDS,

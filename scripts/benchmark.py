@@ -10,10 +10,10 @@ random: neither changes the time.
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.runs.benchmark import measure
+from common.runs.benchmark import FORMAT, measure
 from common.system import cli
 from common.system.cli import Parser, positive
-from common.system.device import choose, environment
+from common.system.device import choose, environment, title
 from common.system.errors import command
 from common.system.output import check_targets, write_json
 from weights.networks import BACKBONES
@@ -51,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 flush=True,
             )
     if args.json:
-        write_json(args.json, {"environment": environment(device), "rates": [vars(rates) for rates in found]})
+        networks = [
+            {"network": rates.backbone, **vars(rates), "forward_seconds": rates.forward_seconds}
+            for rates in found
+        ]
+        machine = {"title": title(device), **environment(device)}
+        write_json(args.json, {"format": FORMAT, "machine": machine, "networks": networks})
 
 
 if __name__ == "__main__":

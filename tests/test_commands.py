@@ -274,7 +274,7 @@ def test_the_benchmark_reports_rates(tmp_path, capsys):
         "1",
     ]
     assert benchmark.main([*options, "--json", str(tmp_path / "b.json")]) == 0
-    (rates,) = json.loads((tmp_path / "b.json").read_text())["rates"]
+    (rates,) = json.loads((tmp_path / "b.json").read_text())["networks"]
     expected = rates["adapted_images_per_second"] * 26 / rates["inference_images_per_second"]
     assert rates["bound_reached"] == pytest.approx(expected) and 0 < expected < 3
 

@@ -5,6 +5,7 @@ python -m weights.manifest    # writes weights/README.md
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -127,7 +128,10 @@ def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
     entry = known[name_or_file]
     path = (FILES if folder is None else folder) / entry.file
     if not path.is_file():
-        raise UserError(f"{name_or_file} is not there yet: python -m scripts.download_weights {name_or_file}")
+        elsewhere = "" if folder is None else f" --dest {shlex.quote(str(folder))}"
+        raise UserError(
+            f"{path} is not there yet: python -m scripts.download_weights {name_or_file}{elsewhere}"
+        )
     return SourceFile(path, entry)
 
 

@@ -4,10 +4,11 @@ The bound is 26 forward-equivalents per adapted image: 7 by the source (clean, a
 distortions), 3 steps x 3 passes x (forward and backward to the input), and the answer.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,8 +16,10 @@ from common.adapter import Adapter
 from common.batches import Batch
 from common.distortions import LEVELS, TYPES
 from common.protocols import METHODS
+from common.system.device import default_episodes
 from common.y import Backbone
 
+FORMAT = 1  # of the file of scripts.benchmark
 FORWARD_EQUIVALENTS = 1 + 2 * len(TYPES) + METHODS["rank+gc"].forwards
 
 
@@ -29,6 +32,11 @@ class Rates:
     inference_images_per_second: float
     adapted_images_per_second: float  # by rank+gc
     bound_reached: float  # the second rate over the first / 26
+
+    @property
+    def forward_seconds(self) -> float:
+        """Seconds of a forward-equivalent of one image, as rank+gc mixes them."""
+        return 1 / (self.adapted_images_per_second * FORWARD_EQUIVALENTS)
 
 
 def random_batch(n: int) -> Batch:
@@ -83,3 +91,28 @@ def measure(
         )
         rates.append(Rates(name, e, inference, adapted, adapted * FORWARD_EQUIVALENTS / inference))
     return rates
+
+
+def quick_forward_seconds(backbone: Backbone, device: torch.device) -> float:
+    """Measure for about a second how long a forward-equivalent of one image takes, with random weights.
+
+    It is the mean over rank+gc's, of which 8 are passes of the whole network, and the others of the extractor
+    forward and back. Both kinds are had from a source pass, and an episode of the cheapest method that steps.
+    """
+    protocol, several = backbone.protocols["paper"], default_episodes(device)
+    ynet = backbone.wrap(backbone.network(), protocol).to(device).to(memory_format=torch.channels_last)
+    step = replace(METHODS["rotation"], niter=1)
+    infer, adapt = (Adapter(ynet, protocol, method) for method in (METHODS["source"], step))
+    size = 8 if device.type == "cuda" else 2  # a CPU is as fast, by image, with few
+    batches = [random_batch(size) for _ in range(several)]
+    clean = [batch._replace(pairs=batch.pairs[:0]) for batch in batches]
+    seconds(adapt, [batch.only(torch.arange(size) == 0) for batch in clean], device)  # warms up
+    whole, episode = math.inf, math.inf
+    started = time.perf_counter()
+    while time.perf_counter() < started + 1:
+        whole = min(whole, seconds(infer, clean, device))
+        episode = min(episode, seconds(adapt, clean, device))
+    steps = METHODS["rank+gc"].forwards - 1
+    both_ways = max(0.0, episode / 2 - whole)  # an episode: source, answer, and a pass that counts two
+    mean = ((FORWARD_EQUIVALENTS - steps) * whole + steps * both_ways) / FORWARD_EQUIVALENTS
+    return mean / (size * several)

@@ -49,6 +49,7 @@ class Inputs:
     data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
     images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
     published_size: Callable[[Target], int]  # number of images, by those who published the data set
+    origin: Callable[[str], str]  # where a data set is to be had
     checkpoint: Callable[[str, Path | None], Any]  # a checkpoint, by name, in a folder; has `record`
     network: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
     cpu_seconds: Mapping[str, float]  # of a forward pass of one image, by backbone

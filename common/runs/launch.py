@@ -5,15 +5,13 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.protocols import METHODS
-from common.runs.cell import Plan
-from common.runs.folders import LOGS, Results, write_index
+from common.runs.cost import Rates, preview
+from common.runs.folders import INDEX, LOGS
 from common.runs.grid import (
     EXTRA_PLACE,
     PAPER_PLACES,
@@ -21,14 +19,13 @@ from common.runs.grid import (
     Cell,
     Entry,
     Experiment,
-    Target,
     paper_grid,
-    place_name,
 )
-from common.runs.jobs import Inputs, Job, TargetImages, jobs, part
+from common.runs.jobs import Inputs, jobs, part
 from common.runs.progress import Progress
-from common.runs.results import CellResult, Failure
+from common.runs.status import Index, status, titles
 from common.runs.store import Store
+from common.runs.survey import Survey, survey
 from common.runs.sweep import Alone, Crew, Sweep
 from common.runs.worker import Worker
 from common.system import cli
@@ -104,10 +101,22 @@ def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Pars
     cli.add_weights_dir(found)
     found.add_argument("--results", type=Path, default=Path("results/paper"), help="default: results/paper")
     found.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, what is missing and what it costs"
+        "--dry-run",
+        action="store_true",
+        help="say how long it would take, and what is missing",
     )
     found.add_argument("--status", action="store_true", help="say how far it is, from the folder alone")
     found.add_argument("--wait", action="store_true", help="for another command that is at the same folder")
+    rates = found.add_mutually_exclusive_group()
+    rates.add_argument(
+        "--rates", type=Path, metavar="JSON", help="of --dry-run: by what scripts.benchmark --json measured"
+    )
+    rates.add_argument(
+        "--measure",
+        action="store_true",
+        help="of --dry-run: time the networks on --device, seconds each",
+    )
+    found.add_argument("--verbose", action="store_true", help="of --dry-run: list the cells")
     found.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     return found
 
@@ -140,98 +149,6 @@ def wanted(args: argparse.Namespace, experiments: Experiments) -> list[Entry]:
     return found
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a sweep needs, as far as this machine has it."""
-
-    inputs: Inputs
-    targets: dict[tuple[Target, int | None], TargetImages]  # by target and limit
-    sources: dict[str, Any]  # checkpoints by name
-    missing: dict[str | tuple[Target, int | None], str]  # why a checkpoint (by name) or target cannot be had
-
-    def reason(self, cell: Cell) -> str | None:
-        """Return why a cell cannot be run, or None if it can."""
-        return self.missing.get(cell.weights) or self.missing.get((cell.target, cell.limit))
-
-    def size(self, cell: Cell) -> int:
-        """Return the number of images, as published where they are not here."""
-        if (cell.target, cell.limit) in self.targets:
-            return len(self.targets[cell.target, cell.limit].photographs)
-        whole = self.inputs.published_size(cell.target)
-        return min(whole, cell.limit or whole)
-
-    def seconds(self, job: Job) -> float:
-        """Return what a job takes on a CPU."""
-        first = job.cells[0]
-        return self.size(first) * job.forwards * self.inputs.cpu_seconds[first.backbone]
-
-
-def survey(cells: Iterable[Cell], inputs: Inputs, args: argparse.Namespace) -> Survey:
-    """Look for every checkpoint and read every label file, once."""
-    found = Survey(inputs, {}, {}, {})
-    for cell in cells:
-        target = cell.target, cell.limit
-        if target not in found.targets and target not in found.missing:
-            try:
-                root = inputs.data_root(args.data_root)
-                found.targets[target] = inputs.images(*target, root, args.allow_missing)
-            except UserError as error:
-                found.missing[target] = str(error)
-        if cell.weights not in found.sources and cell.weights not in found.missing:
-            try:
-                found.sources[cell.weights] = inputs.checkpoint(cell.weights, args.weights_dir)
-            except UserError as error:
-                found.missing[cell.weights] = str(error)
-    return found
-
-
-def plan(
-    places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store
-) -> Iterator[str]:
-    """Yield the lines that --dry-run prints."""
-    done = {cell.id for cell in cells if store.done(cell)}
-    left = {cell.id for cell in todo}
-    for entry in places:
-        cell = entry.cell
-        state = "done" if cell.id in done else "failed before" if cell.id not in left else "to do"
-        state = "cannot be run" if state == "to do" and found.reason(cell) else state
-        where = f"{place_name(entry.place):8s}  {entry.weights} on {entry.target}: {entry.setting}"
-        yield f"{cell.id}  {where}: {state}"
-    for what, reason in found.missing.items():
-        yield f"missing: {what if isinstance(what, str) else what[0]}: {reason}"
-    images, views, shared, alone, seconds = 0, 0, 0.0, 0.0, 0.0
-    for job in jobs(todo):
-        size = found.size(job.cells[0])
-        images += size
-        views += size * len(job.cells)
-        shared += size * job.forwards
-        alone += size * sum(Plan.of([cell.setting]).forwards for cell in job.cells)
-        seconds += found.seconds(job)
-    failed = len(cells) - len(todo) - len(done)
-    yield (
-        f"{len(places)} places, {len(cells)} cells, {len(done)} of them done, "
-        f"{failed} failed before (--retry-failed)"
-    )
-    if todo:
-        yield (
-            f"{images} views decoded once ({views} cell by cell), "
-            f"{shared:.3g} forward passes ({alone:.3g} cell by cell)"
-        )
-        yield (
-            f"about {seconds / 3600:.1f} h on 4 CPU cores, by the rates of docs/speed.md; "
-            "scripts.benchmark measures a GPU's"
-        )
-
-
-def titles(places: Iterable[Entry]) -> dict[str, str]:
-    """Return what people call each cell, by id: after the place where it stands first."""
-    found: dict[str, str] = {}
-    for entry in places:
-        title = f"{entry.weights} on {entry.target}: {entry.setting} ({place_name(entry.place)})"
-        found.setdefault(entry.cell.id, title)
-    return found
-
-
 def _log(folder: Path) -> logging.Logger:
     """Return a logger to a file of this sweep's own."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
@@ -240,15 +157,6 @@ def _log(folder: Path) -> logging.Logger:
     log = logging.Logger("sweep")
     log.addHandler(handler)
     return log
-
-
-def _settle(cells: Sequence[Cell], todo: Sequence[Cell], store: Store) -> None:
-    """Bring the folder up to date with what is known before any work."""
-    for cell in cells:
-        if store.done(cell):
-            store.clear(cell)  # a kill may have left something
-    for cell in todo:
-        store.clear_failure(cell)
 
 
 @contextmanager
@@ -294,9 +202,13 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
         return 0
     if args.dry_run:
         todo = _todo(cells, store, args.retry_failed)
-        print("\n".join(plan(places, cells, todo, survey(todo, inputs, args), store)))
+        rates = _rates(args, {cell.backbone for cell in todo}, experiments, inputs)
+        found, count = survey(todo, inputs, args), args.device.count(",") + 1
+        print("\n".join(preview(places, cells, todo, found, store, rates, count, args.verbose)))
         return 0
-    check_targets([args.results / "cells.csv"], [], [inputs.data_root(args.data_root)])
+    if args.rates or args.measure or args.verbose:
+        raise UserError("--rates, --measure and --verbose are of --dry-run: add it")
+    check_targets([args.results / INDEX], [], [inputs.data_root(args.data_root)])
     devices = args.device.split(",")
     for name in devices:
         kind(name)
@@ -323,7 +235,7 @@ def _run(
     log = _log(store.root / LOGS)
     log.info("%s", typed)
     known_as = titles(places)
-    _settle(cells, todo, store)
+    _settle(cells, todo, found, store, log)
     runnable = [cell for cell in todo if not found.reason(cell)]
     work = jobs(runnable)
     if args.part is not None:
@@ -348,76 +260,48 @@ def _run(
     return _conclude(cells, found, store, known_as)
 
 
-class Index:
-    """RESULTS/cells.csv, kept up to date."""
-
-    def __init__(self, places: Sequence[Entry], store: Store):
-        self.places, self.store = places, store
-        self.finished = dict(Results.read(store.root).finished)
-        self.write()
-
-    def add(self, result: CellResult) -> None:
-        """Take over a result that was just written."""
-        self.finished[result.cell.id] = result
-        self.write()
-
-    def write(self) -> None:
-        """Write it anew."""
-        failed = {
-            cell.id: Failure(cell, self.store.reason(cell))
-            for cell in {entry.cell.id: entry.cell for entry in self.places}.values()
-            if self.store.failed(cell)
-        }
-        write_index(self.store.root, self.places, self.finished, failed)
+def _rates(
+    args: argparse.Namespace, networks: Collection[str], experiments: Experiments, inputs: Inputs
+) -> Rates:
+    """Return the rates of the networks that the options ask for."""
+    if args.rates:
+        return Rates.read(args.rates)
+    if args.measure:
+        device = choose(args.device.partition(",")[0])
+        return Rates.measured({name: experiments[name][0] for name in sorted(networks)}, device)
+    return Rates(inputs.cpu_seconds, "4 CPU cores", "docs/speed.md; --rates or --measure for others")
 
 
-def status(places: Sequence[Entry], store: Store) -> Iterator[str]:
-    """Yield how far a sweep is, as its folder says."""
-    known_as = titles(places)
-    cells = {entry.cell.id: entry.cell for entry in places}.values()
-    done = [cell for cell in cells if store.done(cell)]
-    failed = [cell for cell in cells if cell not in done and store.failed(cell)]
-    yield f"{len(done)} of {len(cells)} cells are in {store.root}, {len(failed)} failed"
-    for cell in failed:
-        yield f"failed: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}"
-    if not store.is_held():
-        yield "nobody is at it"
-        return
-    yield f"{store.holder()} is at it"
-    if (now := store.read_status()) is None:
-        return
-    left = now["seconds_left"]
-    yield (
-        f"at {now['time']}: {now['done']} of {now['cells']} cells that were to do, "
-        f"{now['images_per_second']:.3g} images/s, "
-        + ("time left not known yet" if left is None else f"about {duration(left)} left")
-    )
-    for worker in now["workers"]:
-        doing = f"{worker['job']}, since {worker['since']}" if worker["job"] else "nothing"
-        yield f"{worker['worker']} on {worker['host']}: {doing}"
-    for worker, reason in now["left_out"].items():
-        yield f"{worker} is left out: {reason}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people read it: "40 s", "12 min", "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _settle(
+    cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store, log: logging.Logger
+) -> None:
+    """Bring the folder up to date with what is known before any work."""
+    for cell in cells:
+        if store.done(cell):
+            store.clear(cell)  # a kill may have left something
+    for cell in todo:
+        if not found.reason(cell):
+            store.clear_failure(cell)
+    for line in found.missing_lines(todo):
+        log.info(line)
 
 
 def _conclude(cells: Sequence[Cell], found: Survey, store: Store, known_as: Mapping[str, str]) -> int:
     """Print what is done and what is not, and return the exit status."""
-    undone = [cell for cell in cells if not store.done(cell)]
-    failed = [cell for cell in undone if store.failed(cell)]
-    print(f"{len(cells) - len(undone)} of {len(cells)} cells are in {store.root}, {len(failed)} failed")
-    for cell in undone:
-        if cell in failed:
-            print(f"failed: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}")
-        elif not found.reason(cell):
-            print(f"unfinished: {cell.id}  {known_as[cell.id]}: the same command goes on")
-    for what, reason in found.missing.items():
-        print(f"missing: {what if isinstance(what, str) else what[0]}: {reason}")
+    left = [cell for cell in cells if not store.done(cell)]
+    failed = [cell for cell in left if store.failed(cell)]
+    absent = [cell for cell in left if cell not in failed and found.reason(cell)]
+    print(
+        f"{len(cells) - len(left)} of {len(cells)} cells are in {store.root}, {len(failed)} failed, "
+        f"{len(absent)} cannot be run yet"
+    )
+    for cell in left:
+        if cell not in absent:
+            state = "failed" if cell in failed else "unfinished"
+            reason = store.reason(cell) if cell in failed else "the same command goes on"
+            print(f"{state}: {cell.id}  {known_as[cell.id]}: {reason}")
+    for line in found.missing_lines(left):
+        print(line)
     if failed:
         print("--retry-failed tries them again")
-    return 1 if undone else 0
+    return 1 if left else 0

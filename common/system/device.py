@@ -68,6 +68,24 @@ def default_workers(device: torch.device) -> int:
     return min(8, cores) if device.type == "cuda" else min(2, cores - 1)
 
 
+def title(device: torch.device) -> str:
+    """Return what people call the hardware: a GPU by its name, a CPU with the threads that compute."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_cpu()}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
+
+
+def _cpu() -> str:
+    """Return the model of the CPU, by Linux or as far as Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        models = []
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 @functools.cache
 def environment(device: torch.device) -> dict[str, str | int]:
     """Return versions, this code's own commit where it is a checkout, and hardware, for the result."""
