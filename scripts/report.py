@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from common.report.collected import PROTOCOLS, Paper, Results, Variant, select_sweep, sweeps
+from common.report.collected import PROTOCOLS, Paper, Variant, select_sweep, sweeps
 from common.report.story import TITLE, introduction, sweep_page
 from common.report.tables import Tally, figure_tables, paper_tables
 from common.report.text import latex, markdown
+from common.runs.folders import Results
 from common.runs.grid import PAPER_PLACES, SIMILAR_DMOS, Entry, paper_grid
 from common.system.cli import Parser, finite, natural, positive
 from common.system.errors import UserError, command
