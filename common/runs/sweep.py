@@ -1,8 +1,8 @@
 """Run many cells into one folder: what they share is done once, and a kill loses the batches in hand alone.
 
-RESULTS/<id>/result.json, scores.csv and run.json hold a finished cell and appear together. Until then its
-episodes lie in RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they end. RESULTS/failed/<id>.json
-says why a cell failed. RESULTS/.work/locks keeps two sweeps from the same work.
+The files of a finished cell appear together, where folders.py says. Until then its episodes lie in
+RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they end. RESULTS/.work/locks keeps two sweeps from
+the same work.
 """
 
 import hashlib
@@ -23,10 +23,18 @@ from common.adapter import Outcome
 from common.batches import batch_order
 from common.photographs import Photograph
 from common.runs.cell import FinishedEpisode, Plan, episodes_of, shared_inputs
+from common.runs.folders import (
+    FAILED,
+    LOGS,
+    WORK,
+    failure_file,
+    find_cell,
+    is_finished,
+    work_folder,
+)
 from common.runs.grid import Cell, Target
 from common.runs.journal import Journal
 from common.runs.results import (
-    FILES,
     CellResult,
     Failure,
     Scores,
@@ -103,19 +111,19 @@ class Store:
 
     def result(self, cell: Cell) -> Path:
         """Return where the result of a cell is, once it is there."""
-        return self.root / cell.id / "result.json"
+        return find_cell(self.root, cell) / "result.json"
 
     def failure(self, cell: Cell) -> Path:
         """Return where it is told why a cell failed, if it did."""
-        return self.root / "failed" / f"{cell.id}.json"
+        return failure_file(self.root, cell.id)
 
     def work(self, cell: Cell) -> Path:
         """Return the folder of an unfinished cell."""
-        return self.root / ".work" / cell.id
+        return work_folder(self.root, cell.id)
 
     def lock(self, name: str) -> Path:
         """Return the file whose lock keeps two processes from the same work."""
-        return self.root / ".work/locks" / name
+        return self.root / WORK / "locks" / name
 
     def journal(self, cell: Cell, seed: int, inputs: Mapping[str, Any]) -> Journal:
         """Return the journal of a cell's episodes for a seed, on these inputs; it is yet to be read."""
@@ -124,7 +132,7 @@ class Store:
     def prepare(self) -> None:
         """Make the folders. Raises UserError where that cannot be."""
         try:
-            for folder in (self.root / name for name in (".work/locks", "failed", "logs")):
+            for folder in (self.root / WORK / "locks", self.root / FAILED, self.root / LOGS):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
@@ -133,7 +141,7 @@ class Store:
 
     def done(self, cell: Cell) -> bool:
         """Return whether all files of a finished cell are there."""
-        return all((self.root / cell.id / name).is_file() for name in FILES)
+        return is_finished(find_cell(self.root, cell))
 
     def failed(self, cell: Cell) -> bool:
         """Return whether a cell was run and broke."""
@@ -161,7 +169,9 @@ class Store:
         """Write the result of a cell, all of its files at once."""
         with locked(self.lock(result.cell.id), wait=True):
             if self.done(result.cell):
-                raise UserError(f"{self.root / result.cell.id} is there by now: choose other --results")
+                raise UserError(
+                    f"{find_cell(self.root, result.cell)} is there by now: choose other --results"
+                )
             self._write(result, scores, photographs)
         self.clear(result.cell)
 
@@ -203,8 +213,9 @@ class Store:
         folder = self.work(result.cell) / "result"
         shutil.rmtree(folder, ignore_errors=True)
         write_result(folder, result, scores, photographs)
-        finished = self.root / result.cell.id
+        finished = find_cell(self.root, result.cell)
         shutil.rmtree(finished, ignore_errors=True)  # one that somebody took a file out of
+        finished.parent.mkdir(parents=True, exist_ok=True)
         os.rename(folder, finished)
 
     def clear(self, cell: Cell) -> None:
