@@ -135,7 +135,9 @@ def begun(journal):
 def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
     process = start(root, tmp_path, *SOME)
     deadline = time.monotonic() + 120
-    while not (list(tmp_path.glob("*/result.json")) and any(map(begun, tmp_path.glob(".work/*/*.jsonl")))):
+    while not (
+        list(tmp_path.glob("*/*/*/result.json")) and any(map(begun, tmp_path.glob(".work/*/*.jsonl")))
+    ):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
@@ -172,7 +174,8 @@ def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkey
     line["adapted"][0] = 123.0
     path.write_bytes(head + json.dumps(line).encode() + b"\n" + b"x" + second + third)
     assert all_expt.main(options) == 0
-    with (tmp_path / path.parent.name / "scores.csv").open(newline="") as file:
+    (folder,) = tmp_path.glob(f"*/*/*-{path.parent.name}")
+    with (folder / "scores.csv").open(newline="") as file:
         assert sorted(float(row["adapted_score"]) for row in csv.DictReader(file))[-2:][1] == 123.0
 
 
@@ -188,7 +191,7 @@ def test_a_cell_that_another_sweep_is_at_is_waited_for(root, tmp_path, alone):
         assert free
         process = start(root, tmp_path, *SOME)
         deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("*/result.json"))) < 15:
+        while len(list(tmp_path.glob("*/*/*/result.json"))) < 15:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.5)
@@ -203,7 +206,7 @@ def test_a_result_that_lost_a_file_is_made_again(root, tmp_path, small, capsys):
     assert all_expt.main(options) == 0
     whole = content(tmp_path)
     for name in ("result.json", "scores.csv"):
-        next(tmp_path.glob(f"*/{name}")).unlink()
+        next(tmp_path.glob(f"*/*/*/{name}")).unlink()
         assert all_expt.main(options) == 0 and content(tmp_path) == whole
 
 
@@ -212,6 +215,11 @@ def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
     was looked at."""
     assert all_expt.main(miniature.options(root, tmp_path / "results", "--seeds", "2")) == 0
     assert "181 of 181 cells" in capsys.readouterr().out
+    with (tmp_path / "results/cells.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 181 and {row["state"] for row in rows} == {"done"}
+    assert all((tmp_path / "results" / row["folder"] / "scores.csv").is_file() for row in rows)
+    assert sum(len(row["places"].split("; ")) for row in rows) == len(grid(2))
     assert (
         report.main(
             [str(tmp_path / "results"), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]
@@ -293,7 +301,7 @@ def test_what_is_spoilt_fails_alone_and_can_be_mended(root, tmp_path, small, cap
         "IS_V_C08_D12.jpg" in line for line in failed if "live_fb on cid2013" in line or "metaiqa" in line
     )
     assert all("download_weights tres-live_iqa" in line for line in failed if "tres-live_iqa on" in line)
-    good = {path: path.stat().st_mtime_ns for path in results.glob("*/result.json")}
+    good = {path: path.stat().st_mtime_ns for path in results.glob("*/*/*/result.json")}
     image.write_bytes(saved[0])
     checkpoint.write_bytes(saved[1])
     assert all_expt.main(options) == 1, "what failed is not tried again unless asked for"
@@ -411,7 +419,7 @@ def test_one_cell_is_reported_like_a_sweep(root, tmp_path, small, capsys):
     )
     assert all_expt.main(miniature.options(root, swept, *options)) == 0
     assert content(one) == content(swept) and len(content(one)) == 2
-    assert next(one.glob("*/result.json")).read_bytes() == (tmp_path / "one.json").read_bytes()
+    assert next(one.glob("*/*/*/result.json")).read_bytes() == (tmp_path / "one.json").read_bytes()
     capsys.readouterr()
     assert report.main([str(one), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]) == 0
     assert capsys.readouterr().out.startswith("1 of 181 cells finished")

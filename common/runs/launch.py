@@ -14,6 +14,7 @@ import torch
 
 from common.protocols import METHODS
 from common.runs.cell import Plan
+from common.runs.folders import INDEX, LOGS, Results, check_layout, write_index
 from common.runs.grid import (
     EXTRA_PLACE,
     PAPER_PLACES,
@@ -233,7 +234,8 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
     if args.similar_dmos[0] >= args.similar_dmos[1]:
         raise UserError("--similar-dmos: the first bound must be below the second")
     if not args.dry_run:
-        check_targets([args.results / "result.json"], [], [inputs.data_root(args.data_root)])
+        check_targets([args.results / INDEX], [], [inputs.data_root(args.data_root)])
+    check_layout(args.results)
     devices = [choose(name) for name in args.device.split(",")]
     places = wanted(args, experiments)
     cells = list({entry.cell.id: entry.cell for entry in places}.values())
@@ -244,11 +246,12 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
         print("\n".join(plan(places, cells, todo, found, store)))
         return 0
     store.prepare()
-    log = _log(args.results / "logs")
+    log = _log(args.results / LOGS)
     log.info("%s", as_typed(prog, argv))
     log.info("%s", environment(devices[0]))
     known_as = titles(places)
     _settle(cells, todo, found, store, known_as, log)
+    _write_index(args.results, places)
     work = jobs(cell for cell in todo if not found.reason(cell))
     progress = Progress(
         sum(map(found.seconds, work)),
@@ -273,6 +276,7 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
         run(work, makes, progress)
     finally:
         progress.close()
+    _write_index(args.results, places)
     return _conclude(cells, store, known_as)
 
 
@@ -293,6 +297,11 @@ def _settle(
         if reason := found.reason(cell):
             store.fail(cell, reason)
             log.info("%s  %s FAILED: %s", cell.id, known_as[cell.id], reason)
+
+
+def _write_index(root: Path, places: Sequence[Entry]) -> None:
+    held = Results.read(root)
+    write_index(root, places, held.finished, held.failed)
 
 
 def _conclude(cells: Sequence[Cell], store: Store, known_as: Mapping[str, str]) -> int:
