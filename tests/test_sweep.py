@@ -423,7 +423,11 @@ def test_one_cell_is_reported_like_a_sweep(root, tmp_path, small, capsys):
     capsys.readouterr()
     assert report.main([str(one), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]) == 0
     assert capsys.readouterr().out.startswith("1 of 181 cells finished")
-    assert reproduce_cell.main(cell) == 2 and "is there already" in capsys.readouterr().err
+    index = (one / "cells.csv").read_text()
+    assert index == (swept / "cells.csv").read_text().replace("Table 2: gc", "") and "done" in index
+    nothing = ["--data-root", str(tmp_path / "none"), "--weights-dir", str(tmp_path / "none")]
+    assert reproduce_cell.main([*cell, *nothing]) == 2, "before anything is read"
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_a_network_is_imported_when_it_is_asked_for():
