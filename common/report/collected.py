@@ -11,6 +11,7 @@ from common.protocols import METHODS, Method
 from common.runs.folders import Results
 from common.runs.grid import Entry
 from common.runs.results import CellResult, Failure
+from common.system.errors import UserError
 from common.y import Backbone
 
 PROTOCOLS = ("paper", "released")
@@ -112,6 +113,21 @@ class Sweep:
         return self.paper.datasets[name].title
 
 
+def check_known(results: Results, paper: Paper) -> None:
+    """Raise UserError where a result is of a network, data set or subset that this program does not know."""
+    for result in results.finished.values():
+        dataset = paper.datasets.get(result.data["dataset"])
+        for what, name, known in (
+            ("network", result.cell.backbone, paper.backbones),
+            ("data set", result.data["dataset"], paper.datasets),
+            ("subset", result.data["subset"], dataset.subsets if dataset else {}),
+        ):
+            if name not in known:
+                assert result.folder is not None
+                file = result.folder / "result.json"
+                raise UserError(f"{file}: unknown {what} {name!r}: move its folder elsewhere")
+
+
 def sweeps(results: Results, paper: Paper) -> list[Sweep]:
     """Return the variants that a folder holds cells of, the one with most of them first.
 
@@ -195,4 +211,5 @@ def images_per_second(sweep: Sweep) -> dict[tuple[str, str], dict[str, float]]:
 
 def _without_ablation(method: Method) -> bool:
     """Return whether a method is as its name says."""
-    return replace(METHODS[method.name], adapt=method.adapt) == method
+    known = METHODS.get(method.name)
+    return known is not None and replace(known, adapt=method.adapt) == method
