@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from common.report.collected import PROTOCOLS, Paper, Results, Variant, select_sweep, sweeps
+from common.report.collected import PROTOCOLS, Paper, Variant, check_known, select_sweep, sweeps
 from common.report.story import TITLE, introduction, sweep_page
 from common.report.tables import Tally, figure_tables, paper_tables
 from common.report.text import latex, markdown
+from common.runs.folders import Results
 from common.runs.grid import PAPER_PLACES, SIMILAR_DMOS, Entry, paper_grid
 from common.system.cli import Parser, finite, natural, positive
 from common.system.errors import UserError, command
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     has_data = args.data_root or os.environ.get("IQA_DATA_ROOT") or ROOT.exists()
     root = data_root(args.data_root) if has_data else None
     results = Results.read(args.results)
+    check_known(results, PAPER)
     page_file, markdown_file, latex_file = outputs = [
         args.out / name for name in ("index.html", "report.md", "report.tex")
     ]

@@ -11,10 +11,11 @@ from PIL import Image
 
 from common.distortions import TYPES
 from common.photographs import Photograph
-from common.report.collected import Results, Sweep, Variant, sweeps
+from common.report.collected import Sweep, Variant, sweeps
 from common.report.page import render
 from common.report.tables import Head, Tally, figure_tables, paper_tables
 from common.report.text import escaped
+from common.runs.folders import Results, cell_folder
 from common.runs.results import (
     CellResult,
     Failure,
@@ -97,7 +98,7 @@ def finish(
     scores.losses[:] = [1.0 / (step + 1) for step in range(niter)]
     weights = {"file": "network.pth", "sha256": "0" * 64}
     environment = {"commit": "abc", "device": "cpu", "torch": "2.6.0"}
-    folder = root / cell.id
+    folder = root / cell_folder(cell)
     write_result(folder, CellResult(cell, summary, data, weights, environment, 60.0), scores, photographs)
     return folder
 
@@ -298,9 +299,9 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     (root := tmp_path / "sweep").mkdir()
     assert report.main([str(root), "--out", str(root / "report")]) == 2 and not list(root.iterdir())
     moved = finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
-    moved.rename(root / "0123456789abcdef")
+    (moved := moved.rename(moved.with_name("gc-0123456789abcdef")))
     assert report.main([str(root), *out]) == 2
-    (root / "0123456789abcdef" / "result.json").write_text('{"config"')
+    (moved / "result.json").write_text('{"config"')
     assert report.main([str(root), *out]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4 and all(line.startswith("error: ") for line in errors)

@@ -217,6 +217,11 @@ def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
     was looked at."""
     assert all_expt.main(miniature.options(root, tmp_path / "results", "--seeds", "2")) == 0
     assert "181 of 181 cells" in capsys.readouterr().out
+    with (tmp_path / "results/cells.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 181 and {row["state"] for row in rows} == {"done"}
+    assert all((tmp_path / "results" / row["folder"] / "scores.csv").is_file() for row in rows)
+    assert sum(len(row["places"].split("; ")) for row in rows) == len(grid(2))
     assert (
         report.main(
             [str(tmp_path / "results"), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]
@@ -426,7 +431,11 @@ def test_one_cell_is_reported_like_a_sweep(root, tmp_path, small, capsys):
     capsys.readouterr()
     assert report.main([str(one), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]) == 0
     assert capsys.readouterr().out.startswith("1 of 181 cells finished")
-    assert reproduce_cell.main(cell) == 2 and "is there already" in capsys.readouterr().err
+    index = (one / "cells.csv").read_text()
+    assert index == (swept / "cells.csv").read_text().replace("Table 2: gc", "") and "done" in index
+    nothing = ["--data-root", str(tmp_path / "none"), "--weights-dir", str(tmp_path / "none")]
+    assert reproduce_cell.main([*cell, *nothing]) == 2, "before anything is read"
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_a_network_is_imported_when_it_is_asked_for():

@@ -1,62 +1,20 @@
 """Read what the folder of a sweep holds, and find the places of the paper that it fills."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
 from common.protocols import METHODS, Method
-from common.runs.grid import Cell, Entry
-from common.runs.results import FILES, CellResult, Failure, read_failure, read_result
+from common.runs.folders import Results
+from common.runs.grid import Entry
+from common.runs.results import CellResult, Failure
 from common.system.errors import UserError
 from common.y import Backbone
 
 PROTOCOLS = ("paper", "released")
-
-
-@dataclass(frozen=True)
-class Results:
-    """The cells that the folder of a sweep holds, by their ids."""
-
-    finished: Mapping[str, CellResult]
-    failed: Mapping[str, Failure]
-
-    @classmethod
-    def read(cls, root: Path) -> "Results":
-        """Read finished cells and failures; leave out what is under way.
-
-        Raises UserError where there is no such folder, or where a file of it cannot be understood.
-        """
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder; give the --results of scripts.all_expt")
-        finished = {}
-        for folder in sorted(root.iterdir()):
-            if folder.name.startswith(".") or not all((folder / name).is_file() for name in FILES):
-                continue
-            result = read_result(folder)
-            if result.cell.id != folder.name:
-                file = folder / "result.json"
-                raise UserError(f"{file}: not of the cell {folder.name}: move the folder elsewhere")
-            finished[folder.name] = result
-        failed = {}
-        for path in sorted(root.glob("failed/[!.]*.json")):
-            if path.stem in finished:
-                continue
-            try:
-                failed[path.stem] = read_failure(path)
-            except UserError:
-                if path.exists():  # else a sweep has taken the cell up again since the folder was listed
-                    raise
-        return cls(finished, failed)
-
-    @property
-    def cells(self) -> Iterator[Cell]:
-        """Yield every cell, finished or failed."""
-        yield from (result.cell for result in self.finished.values())
-        yield from (failure.cell for failure in self.failed.values())
 
 
 class Variant(NamedTuple):
@@ -155,6 +113,21 @@ class Sweep:
         return self.paper.datasets[name].title
 
 
+def check_known(results: Results, paper: Paper) -> None:
+    """Raise UserError where a result is of a network, data set or subset that this program does not know."""
+    for result in results.finished.values():
+        dataset = paper.datasets.get(result.data["dataset"])
+        for what, name, known in (
+            ("network", result.cell.backbone, paper.backbones),
+            ("data set", result.data["dataset"], paper.datasets),
+            ("subset", result.data["subset"], dataset.subsets if dataset else {}),
+        ):
+            if name not in known:
+                assert result.folder is not None
+                file = result.folder / "result.json"
+                raise UserError(f"{file}: unknown {what} {name!r}: move its folder elsewhere")
+
+
 def sweeps(results: Results, paper: Paper) -> list[Sweep]:
     """Return the variants that a folder holds cells of, the one with most of them first.
 
@@ -238,4 +211,5 @@ def images_per_second(sweep: Sweep) -> dict[tuple[str, str], dict[str, float]]:
 
 def _without_ablation(method: Method) -> bool:
     """Return whether a method is as its name says."""
-    return replace(METHODS[method.name], adapt=method.adapt) == method
+    known = METHODS.get(method.name)
+    return known is not None and replace(known, adapt=method.adapt) == method

@@ -45,6 +45,7 @@ STYLE: dict[Any, Any] = {  # matplotlib has a type of its own for the keys, but 
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # names of files may hold "$"
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
