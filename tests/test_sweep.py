@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from common.runs.journal import Journal
 from common.runs.store import Store
 from common.system.errors import UserError
 from data import inputs
-from scripts import all_expt, report, reproduce_cell
+from scripts import all_expt, merge_results, report, reproduce_cell
 from tests import miniature
 from weights.networks import BACKBONES, experiments
 
@@ -257,6 +258,32 @@ def test_several_devices_share_the_jobs_and_one_that_dies_is_replaced(root, tmp_
     assert process.returncode == 0, errors
     assert "LOST" in printed and content(tmp_path) == alone
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_parts_that_know_nothing_of_each_other_are_put_together(root, tmp_path, alone, capsys):
+    parts = [tmp_path / str(number) for number in (1, 2, 3)]
+    for process in [start(root, part, *SOME, "--part", f"{part.name}/3") for part in parts]:
+        printed, errors = process.communicate(timeout=120)
+        assert process.returncode == 0 and "merge_results" in printed, errors
+    assert all(list(part.glob(".work/*/*.jsonl")) for part in parts)
+    out = tmp_path / "out"
+    assert merge_results.main([str(out), *map(str, parts)]) == 0
+    assert len(list(out.glob(".work/*/*.jsonl"))) == 32
+    process = start(root, out, *SOME)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert content(out) == alone
+    assert "seed" not in next(out.glob("logs/*.log")).read_text().partition("\n")[2], "no job was begun"
+
+
+def test_parts_that_disagree_are_not_put_together(root, tmp_path, capsys):
+    process = start(root, tmp_path / "a", *SOME, "--methods", "gc", "rank")
+    assert process.communicate(timeout=60) and process.returncode == 0
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    scores = next((tmp_path / "b").glob("*/*/*/scores.csv"))
+    scores.write_text(scores.read_text().replace("1", "2"))
+    assert merge_results.main([str(tmp_path / "out"), str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert scores.parent.name in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_several_devices_need_dask(root, tmp_path, small, monkeypatch, capsys):

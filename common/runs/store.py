@@ -34,6 +34,7 @@ from common.runs.folders import (
 from common.runs.grid import Cell
 from common.runs.journal import Journal
 from common.runs.results import (
+    FILES,
     CellResult,
     Failure,
     Scores,
@@ -163,15 +164,34 @@ class Store:
     def add(self, result: CellResult, scores: Scores, photographs: Sequence[Photograph]) -> CellResult:
         """Write the files of a finished cell, all at once, and drop its journals; return it with folder."""
         cell = result.cell
+        folder = self._new_folder(cell)
+        write_result(folder, result, scores, photographs)
+        return replace(result, folder=self._settle(cell, folder))
+
+    def copy(self, cell: Cell, finished: Path) -> None:
+        """Take over the files of a finished cell from a folder elsewhere."""
+        folder = self._new_folder(cell)
+        try:
+            folder.mkdir(parents=True)
+            for name in FILES:
+                shutil.copyfile(finished / name, folder / name)
+        except OSError as error:
+            raise UserError(f"{finished} cannot be copied to {folder} ({error.strerror or error})") from None
+        self._settle(cell, folder)
+
+    def _new_folder(self, cell: Cell) -> Path:
         folder = self.work(cell) / "result"
         shutil.rmtree(folder, ignore_errors=True)
-        write_result(folder, result, scores, photographs)
+        return folder
+
+    def _settle(self, cell: Cell, folder: Path) -> Path:
+        """Give the folder of a finished cell its name, drop what it was made from, and return it."""
         finished = find_cell(self.root, cell)
         shutil.rmtree(finished, ignore_errors=True)  # one that somebody took a file out of
         finished.parent.mkdir(parents=True, exist_ok=True)
         os.rename(folder, finished)
         self.clear(cell)
-        return replace(result, folder=finished)
+        return finished
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Write how far the sweep is."""
