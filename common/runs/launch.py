@@ -259,9 +259,7 @@ def _run(
         index.write()
     if args.part is not None and not sweep.failed and len(runnable) == len(todo):
         number, of = args.part
-        print(
-            f"part {number} of {of} is done, in {store.root}; scripts.merge_results joins the parts"
-        )
+        print(f"part {number} of {of} is done, in {store.root}; scripts.merge_results joins the parts")
         return 0
     return _conclude(cells, found, store, known_as)
 
