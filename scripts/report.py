@@ -8,12 +8,13 @@ sweep is running, too: what is missing is marked as missing.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from common.report.collected import PROTOCOLS, Paper, Variant, check_known, select_sweep, sweeps
-from common.report.story import TITLE, introduction, sweep_page
-from common.report.tables import Tally, figure_tables, paper_tables
+from common.report.collected import PROTOCOLS, Paper, Variant, check_known, of_networks, select_sweep, sweeps
+from common.report.story import TITLE, Report, introduction, report_page
+from common.report.tables import Tally
 from common.report.text import latex, markdown
 from common.runs.folders import Results
 from common.runs.grid import PAPER_PLACES, SIMILAR_DMOS, Entry, paper_grid
@@ -61,6 +62,16 @@ def parser() -> Parser:
         type=Path,
         help="folder of the data sets, for thumbnails; default: $IQA_DATA_ROOT, data/raw",
     )
+    options.add_argument(
+        "--tables",
+        nargs="+",
+        choices=PAPER_PLACES,
+        metavar="N",
+        help=f"show these alone, of {' '.join(PAPER_PLACES)}",
+    )
+    options.add_argument(
+        "--backbones", nargs="+", choices=list(BACKBONES), metavar="NAME", help="show these networks alone"
+    )
     whole = "; default: what most of the cells have"
     options.add_argument("--protocol", choices=PROTOCOLS, help=f"paper or released{whole}")
     options.add_argument("--seeds", type=positive, metavar="N", help=f"seeds 0 to N-1{whole}")
@@ -85,28 +96,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     check_targets(outputs, [], [args.results] + [root] * (root is not None))
 
-    candidates = sweeps(results, PAPER)
+    paper = replace(PAPER, places=args.tables, networks=args.backbones)
+    results = of_networks(results, paper)
+    candidates = sweeps(results, paper)
     asked = {
         "protocol": args.protocol,
         "seeds": args.seeds,
         "limit": args.limit_images,
         "similar": args.similar_dmos and tuple(args.similar_dmos),
     }
-    sweep = select_sweep(candidates, asked, results, PAPER)
-    others = [other for other in candidates if other.known - sweep.known]
-    tables = paper_tables(sweep)
-    paragraphs = introduction(sweep, others, tables)
-    tables += figure_tables(sweep)
+    sweep = select_sweep(candidates, asked, results, paper)
+    if not sweep.entries:
+        raise UserError(
+            "no place of the paper is in these --tables of these --backbones: widen one of the two"
+        )
+    found = Report.of(sweep, [other for other in candidates if other.known - sweep.known])
+    paragraphs = introduction(found)
     contents = {
-        page_file: sweep_page(sweep, others, partial(image_paths, root)),
-        markdown_file: markdown(TITLE, paragraphs, tables),
-        latex_file: latex(TITLE, paragraphs, tables),
+        page_file: report_page(found, partial(image_paths, root), args.out),
+        markdown_file: markdown(TITLE, paragraphs, found.all_tables),
+        latex_file: latex(TITLE, paragraphs, found.all_tables),
     }
     for path, content in contents.items():
         with whole_file(path) as file:
             file.write(content)
     progress, _, _, *remarks = paragraphs
-    print("\n".join([progress, *remarks, *(f"{table.name}: {Tally.of([table])}" for table in tables)]))
+    print(
+        "\n".join([progress, *remarks, *(f"{table.name}: {Tally.of([table])}" for table in found.all_tables)])
+    )
     print(f"look at {page_file}")
 
 

@@ -4,17 +4,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from typing import Protocol as Interface
 
 from common.protocols import METHODS, Method
 from common.runs.folders import Results
-from common.runs.grid import Entry
+from common.runs.grid import Entry, place_name
 from common.runs.results import CellResult, Failure
 from common.system.errors import UserError
 from common.y import Backbone
 
 PROTOCOLS = ("paper", "released")
+_Held = TypeVar("_Held", CellResult, Failure)
 
 
 class Variant(NamedTuple):
@@ -65,6 +66,30 @@ class Paper:
     grid: Callable[[Variant], Iterable[Entry]]  # the places under a variant, each with its cell
     backbones: Mapping[str, Backbone]  # by name
     datasets: Mapping[str, DatasetFacts]  # by name
+    places: Sequence[str] | None = None  # tables and figures that are shown; None: all
+    networks: Sequence[str] | None = None  # the same of networks, by name
+
+    def entries(self, variant: Variant) -> list[Entry]:
+        """Return the places that are shown."""
+        return [
+            entry
+            for entry in self.grid(variant)
+            if (self.places is None or entry.place in self.places)
+            and (self.networks is None or entry.backbone in self.networks)
+        ]
+
+    @property
+    def options(self) -> str:
+        """Return the options of scripts.report that choose what is shown, each after a space."""
+        asked = (("--tables", self.places), ("--backbones", self.networks))
+        return "".join(f" {option} {' '.join(names)}" for option, names in asked if names is not None)
+
+    @property
+    def restriction(self) -> str:
+        """Return what is shown, in words; "" where all is."""
+        tables = map(place_name, self.places or ())
+        networks = (self.backbones[name].title for name in self.networks or ())
+        return "; ".join(filter(None, map(", ".join, (tables, networks))))
 
 
 @dataclass(frozen=True)
@@ -78,7 +103,7 @@ class Sweep:
     @cached_property
     def entries(self) -> list[Entry]:
         """Return the places of the paper, each with its cell."""
-        return list(self.paper.grid(self.variant))
+        return self.paper.entries(self.variant)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -177,8 +202,23 @@ def select_sweep(
     return Sweep(Variant(**wanted), results, paper)
 
 
-def results_without_place(results: Results, known: Iterable[Sweep]) -> list[CellResult]:
-    """Return the finished cells that belong to no place of the paper under any of the variants."""
+def of_networks(results: Results, paper: Paper) -> Results:
+    """Return the cells of the networks that are shown."""
+
+    def kept(held: Mapping[str, _Held]) -> dict[str, _Held]:
+        shown = paper.networks
+        return {name: one for name, one in held.items() if shown is None or one.cell.backbone in shown}
+
+    return replace(results, finished=kept(results.finished), failed=kept(results.failed))
+
+
+def results_without_place(results: Results, known: Sequence[Sweep]) -> list[CellResult]:
+    """Return the finished cells that belong to no place of the paper under any of the variants.
+
+    There are none where certain tables are asked for.
+    """
+    if any(sweep.paper.places is not None for sweep in known):
+        return []
     placed = {name for sweep in known for name in sweep.ids}
     left = [result for name, result in results.finished.items() if name not in placed]
     return sorted(left, key=lambda result: (result.cell.weights, str(result.cell.target), result.cell.id))

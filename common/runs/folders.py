@@ -11,7 +11,7 @@ The names before the id are for people: the id alone says which cell it is.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +90,20 @@ def is_finished(folder: Path) -> bool:
 
 def finished_folders(root: Path) -> Iterator[Path]:
     """Yield every folder that holds a finished cell, in order."""
+    return filter(is_finished, _third_level(root))
+
+
+def incomplete_folders(root: Path) -> Iterator[Path]:
+    """Yield every folder that holds some files of a cell, but not all of them, or empty ones, in order."""
+    for folder in _third_level(root):
+        if any(os.path.lexists(folder / name) for name in FILES) and not is_finished(folder):
+            yield folder
+
+
+def _third_level(root: Path) -> Iterator[Path]:
+    """Yield what may be the folder of a finished cell, in order."""
     for folder in sorted(root.glob("[!.]*/[!.]*/[!.]*")):
-        if folder.relative_to(root).parts[0] not in (FAILED, LOGS) and is_finished(folder):
+        if folder.relative_to(root).parts[0] not in (FAILED, LOGS):
             yield folder
 
 
@@ -111,6 +123,7 @@ class Results:
 
     finished: Mapping[str, CellResult]
     failed: Mapping[str, Failure]
+    incomplete: Sequence[Path] = ()  # folders of cells that lack a file
 
     @classmethod
     def read(cls, root: Path) -> "Results":
@@ -143,7 +156,7 @@ class Results:
             except UserError:
                 if path.exists():  # else a sweep has taken the cell up again since the folder was listed
                     raise
-        return cls(finished, failed)
+        return cls(finished, failed, tuple(incomplete_folders(root)))
 
     @property
     def cells(self) -> Iterator[Cell]:
@@ -193,7 +206,7 @@ def _what(cell: Cell, places: Iterable[str]) -> tuple[object, ...]:
         ", ".join(filter(None, (target.subset, band))),
         cell.method.name,
         cell.protocol.name,
-        _settings(cell),
+        settings_of(cell),
         " ".join(map(str, cell.seeds)),
         cell.batch_size,
         cell.limit,
@@ -201,7 +214,7 @@ def _what(cell: Cell, places: Iterable[str]) -> tuple[object, ...]:
     )
 
 
-def _settings(cell: Cell) -> str:
+def settings_of(cell: Cell) -> str:
     """Return the settings of method and protocol that are not the usual ones: "niter=5; adapt=bn"."""
     shown = []
     for name, value in told(cell).items():

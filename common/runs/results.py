@@ -8,6 +8,7 @@ when an older program could not read it any more.
 import csv
 import dataclasses
 import io
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -358,8 +359,8 @@ def read_result(folder: Path) -> CellResult:
         )
         if written_id != result.cell.id:
             raise ValueError(f"its cell is {result.cell.id}, not {written_id}")
-        if result.summary.seeds != result.cell.seeds:
-            raise ValueError("it is of other seeds than its cell")
+        if result.summary.seeds != result.cell.seeds or result.summary.n_images < 1:
+            raise ValueError("its seeds or images are not those of its cell")
     return result
 
 
@@ -377,6 +378,7 @@ class Failure:
 
     cell: Cell
     reason: str
+    file: Path | None = None  # that it was read from
 
 
 def write_failure(path: Path, failure: Failure) -> None:
@@ -389,7 +391,7 @@ def read_failure(path: Path) -> Failure:
     with _reading(path, "remove it, and the cell is run again"):
         content = read_object(path)
         _check_format(content, path)
-        failure = Failure(typed(Cell, content["cell"]), typed(str, content["reason"]))
+        failure = Failure(typed(Cell, content["cell"]), typed(str, content["reason"]), path)
         if failure.cell.id != path.stem:
             raise ValueError(f"its cell is {failure.cell.id}")
     return failure
@@ -404,7 +406,7 @@ def _reading(path: Path, remedy: str) -> Iterator[None]:
         fault = " ".join(str(error).split())
         printable = "".join(letter if letter.isprintable() else "?" for letter in fault)
         kind = "it lacks " if isinstance(error, KeyError) else ""
-        raise UserError(f"{path}: cannot be read ({kind}{printable[:200]}): {remedy}") from None
+        raise UserError(f"{path}: damaged ({kind}{printable[:200]}): {remedy}") from None
 
 
 def _check_format(content: Mapping[str, Any], path: Path) -> None:
@@ -477,4 +479,6 @@ def read_scores(
             Photograph(name, paths.get(name, Path()), float(mos), group=kind or "all images", kind=kind)
             for name, mos, kind in zip(first["image"], first["mos"], first["type"])
         ]
+        if not all(math.isfinite(photograph.mos) for photograph in photographs):
+            raise ValueError("a MOS is not finite")
     return scores, photographs

@@ -22,7 +22,7 @@ def typed(kind: Any, value: Any) -> Any:
     kind: Any, None, bool, int, float (which an int may stand for), str, a Literal, a tuple, a dict by str, a
         dataclass of such, or a union. A field that an object lacks has its default.
 
-    Raises ValueError where the value is of another type, or a number is not finite.
+    Raises ValueError where the value is of another type, or a number is not finite or has more than 64 bits.
     """
     origin, of = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -48,8 +48,10 @@ def typed(kind: Any, value: Any) -> Any:
 def _is_plain(kind: Any, value: Any) -> bool:
     if kind in (None, NoneType):
         return value is None
+    if type(value) is int and abs(value) >= 2**63:
+        return False
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return type(value) in (int, float) and math.isfinite(value)
     return kind in (bool, int, str) and type(value) is kind
 
 
