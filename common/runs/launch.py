@@ -77,7 +77,9 @@ def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Pars
         help=f"bounds of Figure 4; default: {low:g} {high:g}",
     )
     found.add_argument(
-        "--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1"
+        "--device",
+        default="auto",
+        help="auto (default), cpu, cuda, or several: cuda:0,cuda:1; of workers elsewhere: the kind to take",
     )
     found.add_argument(
         "--scheduler", metavar="ADDRESS|FILE", help="of Dask: run on its workers, wherever they are"
@@ -173,9 +175,9 @@ def _crew(
             )
         )
         return
-    from common.runs import cluster  # Dask is asked for only where it is needed
+    from common.runs import cluster, dask_worker  # Dask is asked for only where it is needed
 
-    place = cluster.Place(
+    place = dask_worker.Place(
         uuid.uuid4().hex, inputs, args.data_root, args.weights_dir, args.allow_missing, args.workers
     )
     asked = cluster.Wanted(devices, args.scheduler, args.slurm, args.workers_max)
@@ -194,6 +196,8 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
         raise UserError("--similar-dmos: the first bound must be below the second")
     if args.scheduler is not None and args.slurm is not None:
         raise UserError("--scheduler and --slurm: give one of them")
+    if "," in args.device and (args.scheduler or args.slurm) is not None:
+        raise UserError("--device: with --scheduler or --slurm give one kind, such as cuda")
     places = wanted(args, experiments)
     cells = list({entry.cell.id: entry.cell for entry in places}.values())
     store = Store(args.results)
@@ -244,7 +248,8 @@ def _run(
         work = [job for job in work if job.cells]
     index = Index(places, store)
     progress = Progress({cell.id: known_as[cell.id] for cell in runnable}, inputs.cpu_seconds, log)
-    sweep = Sweep(store, found.targets, found.sources, found.seconds, progress, index.add)
+    device = None if "auto" in devices else kind(devices[0])
+    sweep = Sweep(store, found.targets, found.sources, found.seconds, progress, index.add, device=device)
     try:
         if work:
             with _crew(args, inputs, found, devices, store) as crew:
