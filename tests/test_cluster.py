@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
+import scripts.worker
 from common.runs import dask_worker
 from common.runs.slurm import lifetime, time_limit
 from common.system.errors import UserError
@@ -71,7 +73,7 @@ def run_worker(scheduler_file, name, environment):
     from distributed.cli.dask_worker import main
 
     dask.config.refresh()
-    main(dask_worker.worker_command(str(scheduler_file), name, "--no-nanny")[3:])
+    main(dask_worker.worker_command(str(scheduler_file), name)[3:])
 
 
 class Workers:
@@ -96,22 +98,31 @@ class Workers:
         process.join()
 
 
-@contextmanager
-def scheduler(folder):
-    """A scheduler of Dask in a process of its own; gives the file that it writes."""
-    file = folder / "scheduler.json"
+def start_scheduler(file):
+    """Start a scheduler of Dask, and wait until it has written its address to a file."""
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     process = subprocess.Popen(
         [*command, "--no-dashboard", "--scheduler-file", str(file)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    workers = Workers(file)
+    wait_for(file.exists)
+    return process
+
+
+def wait_for(come, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not come():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def scheduler(folder):
+    """A scheduler and its workers; gives the file that it has written."""
+    file = folder / "scheduler.json"
+    process, workers = start_scheduler(file), Workers(file)
     try:
-        deadline = time.monotonic() + 60
-        while not file.exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
         yield file, workers
     finally:
         for worker in list(workers.processes):
@@ -153,6 +164,68 @@ def test_kills_of_workers_and_of_the_launcher_change_nothing(root, tmp_path, alo
         printed += ended(process)
     assert kills == 24 and printed.count("LOST") >= 20
     assert content(results) == alone
+
+
+def keep_worker(scheduler, log, *options):
+    """`python -m scripts.worker`, whose workers load none of the small networks."""
+    command = [sys.executable, "-m", "scripts.worker", str(scheduler), "--device", "cpu", *options]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
+    with log.open("wb") as output:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+
+
+def test_a_kept_worker_outlives_the_scheduler_and_ends_after_a_while(tmp_path):
+    file, log = tmp_path / "scheduler.json", tmp_path / "log"
+    kept = keep_worker(file, log, "--patience", "8")  # there is no scheduler yet
+    for number in (1, 2):
+        scheduler = start_scheduler(file)
+        wait_for(lambda found=number: log.read_text().count("Registered to") == found)
+        file.unlink()
+        scheduler.kill()
+        scheduler.wait()
+    assert kept.wait(60) == 0
+    assert log.read_text().splitlines()[-1] == f"the scheduler at {file} has been away for 8 seconds"
+    names = re.findall(r"Worker name: +(\S+)", log.read_text())
+    assert len(names) == len(set(names)) == 2
+    assert all(name.startswith(f"{socket.gethostname()}-cpu-") for name in names)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_kept_worker_ends_with_its_command(tmp_path, how):
+    log = tmp_path / "log"
+    kept = keep_worker("127.0.0.1:9", log)
+    wait_for(lambda: "Waiting to connect" in log.read_text())
+    (worker,) = psutil.Process(kept.pid).children()
+    kept.send_signal(how)
+    kept.wait(10)
+    wait_for(lambda: not worker.is_running(), 10)
+
+
+def test_a_kept_worker_lives_no_longer_than_it_may(tmp_path):
+    with scheduler(tmp_path) as (file, _):
+        kept = keep_worker(file, tmp_path / "log", "--lifetime", "2s")
+        assert kept.wait(60) == 0
+    assert "Reason: worker-lifetime-reached" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    "options, fault",
+    [
+        (["127.0.0.1:9", "--patience", "1"], "no scheduler of Dask at 127.0.0.1:9"),
+        (["127.0.0.1:9", "--data-root", "nowhere"], "nowhere: no such folder"),
+        (["127.0.0.1:9", "--device", "gpu"], "device 'gpu' is none"),
+        (["127.0.0.1:9", "--lifetime", "8"], "'8' is no time, such as 7h50m"),
+    ],
+)
+def test_what_a_kept_worker_cannot_do_is_said_in_one_line(options, fault, capfd):
+    assert scripts.worker.main(options) == 2
+    assert fault in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_a_kept_worker_needs_dask(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert scripts.worker.main(["127.0.0.1:9"]) == 2
+    assert re.fullmatch("error: several devices or machines need Dask: .*\n", capsys.readouterr().err)
 
 
 @pytest.fixture

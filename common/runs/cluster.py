@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.runs.dask_worker import Place, dask_modules, is_address, serve, worker_environment
+from common.runs.dask_place import Place, serve
+from common.runs.dask_worker import dask_modules, is_address, worker_environment
 from common.runs.jobs import Job
 from common.runs.slurm import Slurm, slurm_cluster
 from common.runs.sweep import Answered, Gone, Joined

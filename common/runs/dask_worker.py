@@ -1,20 +1,21 @@
-"""A worker of a sweep as a process of Dask: how it is started, and how it is asked."""
+"""How a process of Dask is started that is a worker of a sweep."""
 
+import ctypes
 import logging
-import multiprocessing
 import os
 import re
+import signal
+import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from subprocess import Popen
+from typing import IO, Any
 
-from common.runs.jobs import Inputs
-from common.runs.worker import Worker
 from common.system.code import ROOT
-from common.system.device import choose, default_workers
 from common.system.errors import UserError
 
+PR_SET_PDEATHSIG = 1  # of prctl, by <sys/prctl.h>
 PATIENCE = 300.0  # seconds for which a worker looks for its scheduler
 SETTINGS: dict[str, Any] = {  # of Dask, where the environment says nothing else; docs/cluster.md has the why
     # A nanny's worker is no daemon, which might have no loader processes.
@@ -56,16 +57,17 @@ def is_address(text: str) -> bool:
     return "://" in text or re.fullmatch(r"[^/\\]*:\d+", text) is not None
 
 
-def worker_command(address: str, name: str, *more: str) -> list[str]:
+def worker_command(address: str, name: str, *more: str, patience: float = PATIENCE) -> list[str]:
     """Return the command that starts a worker, one thread without a limit of memory.
 
     address: of the scheduler, or a file that it writes.
     more: options of `dask worker`.
+    patience: seconds after which it ends if it has not found the scheduler.
     """
     where = [address] if is_address(address) else ["--scheduler-file", address]
-    options = ["--nthreads", "1", "--memory-limit", "0", "--no-dashboard"]
+    options = ["--no-nanny", "--nthreads", "1", "--memory-limit", "0", "--no-dashboard"]
     program = [sys.executable, "-m", "distributed.cli.dask_worker"]
-    return [*program, *where, "--name", name, *options, "--death-timeout", f"{PATIENCE:.0f}", *more]
+    return [*program, *where, "--name", name, *options, "--death-timeout", f"{patience:g}", *more]
 
 
 def worker_environment(
@@ -92,40 +94,23 @@ def worker_environment(
     return found
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a worker is made of; what the environment of its own machine says comes first."""
+def start_worker(command: Sequence[str], environment: Mapping[str, str], output: IO | None = None) -> Popen:
+    """Start a worker, which ends with this process, however that ends; but on Linux only with a SIGKILL.
 
-    sweep: str  # a name that no other sweep has
-    inputs: Inputs
-    root: Path | None  # the launcher's --data-root, where IQA_DATA_ROOT says nothing
-    weights: Path | None  # its --weights-dir, where IQA_WEIGHTS_DIR says nothing
-    allow_missing: bool
-    loaders: int | None  # loader processes, None: by device
-
-    def worker(self) -> Worker:
-        """Make the worker of this process, on the device that IQA_DEVICE names, else on the best one."""
-        device = choose(os.environ.get("IQA_DEVICE") or "auto")
-        weights = os.environ.get("IQA_WEIGHTS_DIR")
-        loaders = default_workers(device) if self.loaders is None else self.loaders
-        if multiprocessing.current_process().daemon:  # of Dask's own settings: it may have no children
-            loaders = 0
-        return Worker(
-            self.inputs,
-            None if os.environ.get("IQA_DATA_ROOT") else self.root,
-            self.allow_missing,
-            Path(weights) if weights else self.weights,
-            device,
-            loaders,
-        )
+    environment: beside that of this process.
+    output: for what it prints.
+    """
+    return Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,  # Ctrl-C is for this process, which ends it
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
 
 
-def serve(place: Place, what: str, *more: Any) -> Any:
-    """Call a method of this process's worker; runs in a worker of Dask."""
-    from distributed import get_worker
-
-    host: Any = get_worker()
-    if getattr(host, "sweep", None) != place.sweep:
-        host.sweep_worker = None  # free the memory of another sweep's first
-        host.sweep, host.sweep_worker = place.sweep, place.worker()
-    return getattr(host.sweep_worker, what)(*more)
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

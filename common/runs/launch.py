@@ -175,9 +175,9 @@ def _crew(
             )
         )
         return
-    from common.runs import cluster, dask_worker  # Dask is asked for only where it is needed
+    from common.runs import cluster, dask_place  # Dask is asked for only where it is needed
 
-    place = dask_worker.Place(
+    place = dask_place.Place(
         uuid.uuid4().hex, inputs, args.data_root, args.weights_dir, args.allow_missing, args.workers
     )
     asked = cluster.Wanted(devices, args.scheduler, args.slurm, args.workers_max)

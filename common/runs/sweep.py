@@ -145,6 +145,7 @@ class Sweep:
     progress: Progress
     finished: Callable[[CellResult], object]  # is told each result that was written
     todo: deque[Task] = field(default_factory=deque)
+    checking: set[str] = field(default_factory=set)  # workers that have not answered yet whether they fit
     hands: dict[str, Hand] = field(default_factory=dict)  # by worker
     failed: set[str] = field(default_factory=set)  # ids of cells that broke; not those of earlier sweeps
     device: str | None = None  # cpu, cuda or mps: of all workers; None: that of the first
@@ -159,6 +160,7 @@ class Sweep:
             for event in crew.wait(len(open_tasks)):
                 match event:
                     case Joined(worker):
+                        self.checking.add(worker)
                         crew.check(worker, self._expected())
                     case Gone(worker, reason):
                         self._lose(worker, reason)
@@ -191,6 +193,7 @@ class Sweep:
         return versions(environment(CPU))
 
     def _admit(self, worker: str, checked: Checked, crew: Crew) -> None:
+        self.checking.remove(worker)
         reason = checked.reason
         if reason is None and self.device not in (None, checked.device):
             reason = f"its device is {checked.device}, that of the others {self.device}"
@@ -260,10 +263,10 @@ class Sweep:
     def _lose(self, worker: str, reason: str) -> None:
         """Take back the job of a worker that is no more."""
         hand = self.hands.pop(worker, None)
-        if hand is None:  # one that did not take part
-            return
-        self.progress.lost(worker, reason)
-        if (task := hand.task) is None:
+        if hand is not None or worker in self.checking:
+            self.progress.lost(worker, reason)
+        self.checking.discard(worker)
+        if hand is None or (task := hand.task) is None:
             return
         task.deaths += 1
         if task.deaths < DEATHS:

@@ -1,14 +1,12 @@
 """Who sees to it that a sweep has workers: somebody else, or this process for the devices of its machine."""
 
-import os
 import subprocess
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.runs.dask_worker import worker_command, worker_environment
-from common.system.code import ROOT
+from common.runs.dask_worker import start_worker, worker_command, worker_environment
 from common.system.errors import UserError
 
 TRIES = 3  # processes in a row that may end before they have got a job
@@ -70,16 +68,10 @@ class Devices(Tender):
 
     def _start(self, index: int) -> None:
         device = self.devices[index]
-        environment = {**os.environ, **worker_environment(device, self.root, self.weights)}
+        command = worker_command(self.address, f"{device}.{index}")
         with self._log(index).open("ab") as log:
-            self.processes[index] = subprocess.Popen(
-                worker_command(self.address, f"{device}.{index}", "--no-nanny"),
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the launcher, which ends them
+            self.processes[index] = start_worker(
+                command, worker_environment(device, self.root, self.weights), log
             )
 
     def _log(self, index: int) -> Path:
