@@ -23,8 +23,7 @@ def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNe
     Raises UserError as `network_with` does.
     """
     module = network_with(backbone, source, device)
-    record = {"file": str(source.path), "sha256": source.sha256}
-    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), record)
+    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), source.record())
 
 
 def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> TargetImages:

@@ -6,6 +6,7 @@ python -m weights.manifest    # writes weights/README.md
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +68,20 @@ class SourceFile:
         """The file's own, computed when it is first asked for."""
         return file_sha256(self.path)
 
+    def record(self) -> dict[str, Any]:
+        """Return what a result says of the file."""
+        return {"file": str(self.path), "sha256": self.sha256, "size": self.path.stat().st_size}
+
+    @property
+    def doubt(self) -> str:
+        """What cannot be told of a checkpoint that was asked for by name, in words; "" where nothing is."""
+        if self.entry is None or self.entry.sha256 is not None:
+            return ""
+        return (
+            f"no sha256 of {self.entry.name} is published: that {self.path} is this very file, and not "
+            "another of its architecture, rests on where it came from"
+        )
+
     def verify(self, backbone: str | None = None) -> None:
         """Raise UserError where the checkpoint is not what is known of it by its name.
 
@@ -84,7 +99,7 @@ class SourceFile:
             if known is not None and not self.sha256.startswith(known):
                 raise UserError(
                     f"{self.path} has sha256 {self.sha256[: len(known)]}, not {known} as {name} has: "
-                    "remove it and download it again"
+                    f"python -m scripts.download_weights --replace {name} downloads it again"
                 )
 
 
@@ -151,7 +166,8 @@ def find(name: str, known: Mapping[str, Checkpoint]) -> Checkpoint:
 def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
     """Return the checkpoint of a --weights option: a file, or the name of one that was downloaded.
 
-    folder: of the downloads, weights/files by default. Raises UserError with the command that downloads it.
+    folder: of the downloads, weights/files by default. Says on standard error where nobody can tell whether
+    it is the right one. Raises UserError with the command that downloads it.
     """
     known = read_manifest()
     if name_or_file not in known or Path(name_or_file).is_file():
@@ -160,7 +176,10 @@ def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
     path = (FILES if folder is None else folder) / entry.file
     if not path.is_file():
         raise UserError(f"{name_or_file} is not there yet: python -m scripts.download_weights {name_or_file}")
-    return SourceFile(path, entry)
+    source = SourceFile(path, entry)
+    if source.doubt:
+        print(f"note: {source.doubt}", file=sys.stderr)
+    return source
 
 
 def identified(source: SourceFile, known: Mapping[str, Checkpoint]) -> Checkpoint | None:

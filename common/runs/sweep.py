@@ -59,7 +59,7 @@ class LoadedNetwork(NamedTuple):
     """A source on its device."""
 
     wrap: Callable[..., YNetwork]  # makes the Y that a protocol asks for
-    record: dict[str, str]  # what a result says of the weights: file, sha256
+    record: dict[str, Any]  # what a result says of the weights: file, sha256, size
 
 
 @dataclass(frozen=True)
