@@ -509,12 +509,13 @@ def test_an_empty_file_is_none(tmp_path, name):
     assert "0 of 181 cells finished" in markdown and f"not counted: {folder}" in page
 
 
-def test_whatever_a_page_shows_is_escaped(tmp_path):
+def test_whatever_a_page_shows_is_escaped(tmp_path, recwarn):
     cell = entry("1", "tres", "cid2013", "TTA-IQA").cell
-    names = ["<i>&0.png", '"1".png', *NAMES[2:]]
+    names = ["<i>&0.png", '"1".png', *NAMES[2:5], "漢$x_$.png"]
     finish(tmp_path / "sweep", cell, (0.6, 0.62), adapted=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]] * 2, names=names)
     page = made(tmp_path / "sweep", tmp_path / "out")[0]
-    assert "<td>&lt;i&gt;&amp;0.png</td>" in page and "<i>&0" not in page
+    assert "<td>&lt;i&gt;&amp;0.png</td>" in page and "<i>&0" not in page and "漢$x_$.png" in page
+    assert not [one for one in recwarn if one.category is UserWarning], "of letters that a font lacks"
     file = tmp_path / "sweep" / cell_folder(cell) / "result.json"
     content, hostile = json.loads(file.read_text()), "<script>alert('$a_$\"')</script>"
     content["config"]["data"] |= {"score_column": hostile, "direction": hostile, "label_file": hostile}

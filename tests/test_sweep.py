@@ -230,12 +230,14 @@ def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
         == 0
     )
     made, expected = (path.read_text(encoding="utf-8") for path in (tmp_path / "out/report.md", EXPECTED))
-    number = re.compile(r"[-+]?\d+\.\d+")
+    number = re.compile(r"[-+\u2212]?\d+\.\d+")
     hint = (
         f"if the change is meant, look at {tmp_path / 'out' / 'index.html'}, and copy report.md to {EXPECTED}"
     )
     assert number.sub("#", made) == number.sub("#", expected), hint
-    values = [[float(value) for value in number.findall(text)] for text in (made, expected)]
+    values = [
+        [float(value.replace("\u2212", "-")) for value in number.findall(text)] for text in (made, expected)
+    ]
     assert values[0] == pytest.approx(values[1], abs=0.002), hint
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert (
