@@ -1,62 +1,165 @@
-"""Images per second of plain inference and of test-time adaptation by rank+gc, per network.
+"""Photographs per second, scored plainly, adapted to by rank+gc and by tuned, and by the authors' release.
 
-    python -m scripts.benchmark --backbone metaiqa --episodes 1 2 4
+    python -m scripts.benchmark --backbone metaiqa hyperiqa --release TTA-IQA --threads 1 --json bench.json
 
-The bound is 26 forward-equivalents per adapted image: 7 by the source (clean, and two levels of three
-distortions), 3 steps x 3 passes x (forward and backward to the input), and the answer. Weights and images are
-random: neither changes the time.
+All of it is measured in turns, from decoding to the last score, with random weights. --release takes a
+checkout of https://github.com/subhadeeproy2000/TTA-IQA (common/runs/release.py says what is stood in for);
+MUSIQ's loop there cannot be called: it is a script, and reads a JPEG file that it never wrote.
+`all_expt --dry-run --rates` reads the JSON file.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from common.runs.benchmark import FORMAT, measure
+import torch
+
+from common.protocols import TUNED
+from common.runs.benchmark import (
+    ADAPTED,
+    FORMAT,
+    PLAIN,
+    RELEASE,
+    STREAM,
+    Load,
+    Measured,
+    measure,
+    photographs_in,
+)
+from common.runs.release import REPOSITORY, Loop
 from common.system import cli
-from common.system.cli import Parser, positive
-from common.system.device import choose, environment, title
-from common.system.errors import command
+from common.system.cli import Parser, natural, positive
+from common.system.device import choose, default_episodes, default_workers, environment, title
+from common.system.errors import UserError, command
 from common.system.output import check_targets, write_json
-from weights.networks import BACKBONES
+from data.collect import collect
+from weights.networks import BACKBONES, authors_loop
+
+
+def parser() -> Parser:
+    found = Parser(prog="python -m scripts.benchmark", description=__doc__.split("\n\n")[0])
+    found.add_argument(
+        "--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="default: all four"
+    )
+    cli.add_device(found)
+    found.add_argument(
+        "--episodes",
+        type=positive,
+        metavar="E",
+        help="at once; default: as in a sweep, 1 on a CPU, 4 on CUDA",
+    )
+    cli.add_batch_size(found)
+    cli.add_workers(found)
+    found.add_argument(
+        "--threads", type=positive, metavar="N", help="of a CPU, also for the release; default: PyTorch's"
+    )
+    found.add_argument("--rounds", type=positive, default=3, metavar="N", help="default: 3, after a warm-up")
+    found.add_argument(
+        "--photographs",
+        type=positive,
+        metavar="N",
+        help="of a round; default: E batches, on CUDA 8 E",
+    )
+    found.add_argument(
+        "--stream",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="also measure tuned, over so many photographs",
+    )
+    found.add_argument("--images", metavar="DIR", help="your own photographs; default: textures of 512 x 384")
+    found.add_argument("--release", type=Path, metavar="DIR", help=f"compare with a checkout of {REPOSITORY}")
+    found.add_argument("--json", type=Path, metavar="OUT")
+    return found
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="python -m scripts.benchmark", description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="default: all four"
-    )
-    cli.add_device(parser)
-    parser.add_argument(
-        "--episodes", nargs="+", type=positive, default=[1, 2, 4], metavar="E", help="default: 1 2 4"
-    )
-    cli.add_batch_size(parser)
-    parser.add_argument(
-        "--repeats", type=positive, default=3, metavar="N", help="default: 3, after one for warming up"
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT")
-    args = parser.parse_args(argv)
-    check_targets([args.json], [])
+    args = parser().parse_args(argv)
+    if 0 < args.stream < TUNED.least:
+        raise UserError(f"--stream: tuned adapts from {TUNED.least} photographs on")
+    check_targets([args.json], [], [Path(args.images)] if args.images else [])
+    loops = _loops(args.backbone, args.release)
+    images = [photograph.path for photograph in collect([args.images]).photographs] if args.images else []
+    if args.threads:
+        torch.set_num_threads(args.threads)
     device = choose(args.device)
-    print(
-        f"{'network':10s} {'episodes':>8s} {'inference':>12s} {'rank+gc':>12s} {'of the bound':>13s}",
-        flush=True,
-    )
+    gpu = device.type == "cuda"
+    episodes = args.episodes or default_episodes(device)
+    count = args.photographs or args.batch_size * episodes * (8 if gpu else 1)
+    workers = (default_workers(device) if gpu else 0) if args.workers is None else args.workers
+    content = {
+        "format": FORMAT,
+        "machine": {"title": title(device), **environment(device)},
+        "settings": {
+            "batch_size": args.batch_size,
+            "loader_processes": workers,
+            "photographs": count,
+            "stream": args.stream,
+            "images": args.images or "textures of 512 x 384",
+        },
+    }
     found = []
-    for name in args.backbone:
-        for rates in measure(name, BACKBONES[name], args.episodes, args.batch_size, args.repeats, device):
-            found.append(rates)
-            print(
-                f"{rates.backbone:10s} {rates.episodes:8d} {rates.inference_images_per_second:8.2f} im/s "
-                f"{rates.adapted_images_per_second:7.2f} im/s {rates.bound_reached:13.0%}",
-                flush=True,
-            )
-    if args.json:
-        networks = [
-            {"network": rates.backbone, **vars(rates), "forward_seconds": rates.forward_seconds}
-            for rates in found
-        ]
-        machine = {"title": title(device), **environment(device)}
-        write_json(args.json, {"format": FORMAT, "machine": machine, "networks": networks})
+    print(f"{title(device)}; {args.rounds} x {count} photographs, medians", flush=True)
+    print(_row("network", PLAIN, ADAPTED, "of plain", STREAM, RELEASE, "of rank+gc"), flush=True)
+    with TemporaryDirectory() as folder:
+        photographs = photographs_in(Path(folder), images, max(count, args.stream))
+        load = Load(
+            photographs[:count],
+            photographs[: args.stream],
+            args.batch_size,
+            episodes,
+            workers,
+            args.rounds,
+            device,
+        )
+        for name in args.backbone:
+            release = (loops[name], args.release) if name in loops else None
+            measured = measure(name, BACKBONES[name], load, release)
+            print(_shown(measured), flush=True)
+            found.append(measured.as_json())
+            if args.json:  # each time, since the next network may take long
+                write_json(args.json, {**content, "networks": found})
+
+
+def _loops(names: Sequence[str], checkout: Path | None) -> dict[str, Loop]:
+    """Return the authors' loops around the networks, where they are asked for."""
+    if checkout is None:
+        return {}
+    loops = {name: loop for name in names if (loop := authors_loop(name)) is not None}
+    if not loops:
+        raise UserError(f"--release: no loop of theirs around {', '.join(names)} can be called")
+    for loop in loops.values():
+        loop.file(checkout)
+    return loops
+
+
+def _shown(measured: Measured) -> str:
+    """Return the line of one network."""
+
+    def rate(kind: str) -> str:
+        return f"{1 / measured.seconds(kind):.3g} im/s" if kind in measured.rounds else ""
+
+    def ratio(kind: str, other: str) -> str:
+        if kind not in measured.rounds:
+            return ""
+        median, least, most = measured.ratio(kind, other)
+        return f"{median:.2f} ({least:.2f} to {most:.2f})"
+
+    return _row(
+        measured.network,
+        rate(PLAIN),
+        rate(ADAPTED),
+        ratio(ADAPTED, PLAIN),
+        rate(STREAM),
+        rate(RELEASE),
+        ratio(RELEASE, ADAPTED),
+    )
+
+
+def _row(*cells: str) -> str:
+    widths = (-10, 11, 11, 22, 11, 11, 20)
+    return "  ".join(f"{cell:{'<' if width < 0 else '>'}{abs(width)}}" for cell, width in zip(cells, widths))
 
 
 if __name__ == "__main__":

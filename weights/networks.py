@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from torch import nn
 
 from common.runs.grid import Experiment
+from common.runs.release import Loop
 from common.y import Backbone
 from weights.loading import load_weights
 from weights.manifest import SourceFile
@@ -65,3 +67,9 @@ def network_with(name: str, source: SourceFile, device: torch.device) -> nn.Modu
 def experiments(names: Iterable[str] = NAMES) -> dict[str, tuple[Backbone, Sequence[Experiment]]]:
     """Return each network with its list of the paper's experiments, `<name>.all_expt.EXPERIMENTS`."""
     return {name: (BACKBONES[name], import_module(f"{name}.all_expt").EXPERIMENTS) for name in names}
+
+
+def authors_loop(name: str) -> Loop | None:
+    """Return how the authors' own loop around a network is called, `<name>.release.LOOP`, where it can be."""
+    found = f"{name}.release"
+    return import_module(found).LOOP if find_spec(found) else None
