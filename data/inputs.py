@@ -13,8 +13,9 @@ from common.system.errors import UserError
 from common.system.seeds import digest
 from data.catalogue import DATASETS, TARGETS, data_root, folder_of
 from data.dataset import read_dataset
+from weights.loading import network_with
 from weights.manifest import SourceFile, located
-from weights.networks import BACKBONES, CPU_SECONDS, network_with
+from weights.networks import BACKBONES, CPU_SECONDS
 
 
 def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNetwork:
