@@ -1,4 +1,4 @@
-"""A list of experiments as a command: `main(argv, prog, experiments, inputs)`; see tres/all_expt.py."""
+"""Runs a list of experiments as its options say (launch_options.py); data/experiments.py is the command."""
 
 import argparse
 import logging
@@ -12,31 +12,16 @@ from typing import Any
 
 import torch
 
-from common.protocols import METHODS
 from common.runs.cell import Plan
-from common.runs.grid import (
-    EXTRA_PLACE,
-    PAPER_PLACES,
-    SIMILAR_DMOS,
-    Cell,
-    Entry,
-    Experiment,
-    Target,
-    paper_grid,
-    place_name,
-)
+from common.runs.grid import Cell, Entry, Experiment, Target, paper_grid, place_name
 from common.runs.pool import run
 from common.runs.progress import Progress
 from common.runs.sweep import Job, LoadedNetwork, Store, TargetImages, Worker, jobs
-from common.system import cli
-from common.system.cli import Parser, as_typed
 from common.system.device import choose, default_workers, environment
-from common.system.errors import UserError, command
+from common.system.errors import UserError
 from common.system.output import check_targets
 from common.y import Backbone
 
-DESCRIPTION = """The paper's tables and figures: every cell of them, or some, into one folder; what is there
-already is not repeated."""
 Experiments = Mapping[str, tuple[Backbone, Sequence[Experiment]]]  # of each network, by its name
 
 
@@ -44,64 +29,12 @@ Experiments = Mapping[str, tuple[Backbone, Sequence[Experiment]]]  # of each net
 class Inputs:
     """What a sweep asks of the folders of data and checkpoints; data/inputs.py has it."""
 
-    datasets: Sequence[str]  # names of the data sets that an experiment may adapt to
     data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
     images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
     published_size: Callable[[Target], int]  # number of images, by those who published the data set
     checkpoint: Callable[[str, Path | None], Any]  # a checkpoint, by name, in a folder
     network: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
     cpu_seconds: Mapping[str, float]  # of a forward pass of one image, by backbone
-
-
-def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Parser:
-    """Return the parser of the command; backbones: those that may be asked for."""
-    places = (*PAPER_PLACES, EXTRA_PLACE)
-    low, high = SIMILAR_DMOS
-    found = Parser(prog=prog, description=DESCRIPTION)
-    found.add_argument(
-        "--tables",
-        nargs="+",
-        choices=places,
-        default=PAPER_PLACES,
-        metavar="N",
-        help=f"of {' '.join(places)}; default: all but {EXTRA_PLACE}",
-    )
-    found.add_argument(
-        "--backbones", nargs="+", choices=backbones, default=backbones, help=f"default: {' '.join(backbones)}"
-    )
-    found.add_argument(
-        "--datasets", nargs="+", choices=datasets, metavar="NAME", help="default: all that the tables name"
-    )
-    found.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that the tables name")
-    cli.add_seeds(found)
-    cli.add_protocol(found)
-    found.add_argument(
-        "--limit-images",
-        type=cli.positive,
-        metavar="N",
-        help="only N images of each data set, always the same",
-    )
-    found.add_argument(
-        "--similar-dmos",
-        nargs=2,
-        type=cli.finite,
-        default=SIMILAR_DMOS,
-        metavar=("LOW", "HIGH"),
-        help=f"bounds of Figure 4; default: {low:g} {high:g}",
-    )
-    found.add_argument(
-        "--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1"
-    )
-    cli.add_workers(found)
-    cli.add_data_root(found)
-    cli.add_allow_missing(found)
-    cli.add_weights_dir(found)
-    found.add_argument("--results", type=Path, default=Path("results/paper"), help="default: results/paper")
-    found.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, what is missing and what it costs"
-    )
-    found.add_argument("--retry-failed", action="store_true", help="try again what failed before")
-    return found
 
 
 def wanted(args: argparse.Namespace, experiments: Experiments) -> list[Entry]:
@@ -223,13 +156,11 @@ def _log(folder: Path) -> logging.Logger:
     return log
 
 
-@command
-def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs: Inputs) -> int:
-    """Run the command line of a list of experiments; status 1 if a cell is left undone.
+def launch(args: argparse.Namespace, typed: str, experiments: Experiments, inputs: Inputs) -> int:
+    """Run a list of experiments; return the exit status, 1 if a cell is left undone.
 
-    prog: the command as its help calls it.
+    args: of `launch_options.parser`. typed: the command, as somebody would type it again.
     """
-    args = parser(prog, tuple(experiments), inputs.datasets).parse_args(argv)
     if args.similar_dmos[0] >= args.similar_dmos[1]:
         raise UserError("--similar-dmos: the first bound must be below the second")
     if not args.dry_run:
@@ -245,7 +176,7 @@ def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs
         return 0
     store.prepare()
     log = _log(args.results / "logs")
-    log.info("%s", as_typed(prog, argv))
+    log.info("%s", typed)
     log.info("%s", environment(devices[0]))
     known_as = titles(places)
     _settle(cells, todo, found, store, known_as, log)
