@@ -8,14 +8,12 @@ Stop it at any time: the same command goes on.
 
 from collections.abc import Sequence
 
-from common.runs import launch
-from data.inputs import INPUTS
-from weights.networks import experiments
+from data import experiments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return launch.main(argv, "python -m scripts.all_expt", experiments(), INPUTS)
+    return experiments.main(argv, "python -m scripts.all_expt")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from common.system.checksums import file_sha256
 from common.system.cli import Parser
-from common.system.device import file_sha256
 from common.system.errors import UserError, command
 from common.system.output import whole_file
 
