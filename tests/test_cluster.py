@@ -19,7 +19,7 @@ from common.runs import cluster
 from tests import miniature
 from tests.test_sweep import ROOT, content
 
-SWEEP = ("--backbones", "tres", "--tables", "1", "3", "--datasets", "pipal", "koniq10k", "--seeds", "8")
+SWEEP = ("--backbones", "tres", "--tables", "1", "3", "--datasets", "pipal", "live_iqa", "--seeds", "8")
 LAUNCHER = (  # asks for little at a time, so that a kill meets a job half done
     "import sys; from common.runs import cluster, sweep; cluster.SECONDS = 0.1; sweep.STATUS_SECONDS = 0.1; "
     "from tests import miniature; miniature.dask_setup(None); sys.exit(miniature.main(sys.argv[1:]))"

@@ -33,7 +33,7 @@ from weights.networks import BACKBONES, experiments
 
 ROOT = Path(__file__).parent.parent
 EXPECTED = Path(__file__).parent / "golden/miniature_report.md"
-SOME = ("--backbones", "tres", "--tables", "1", "3", "--datasets", "pipal", "koniq10k", "--seeds", "2")
+SOME = ("--backbones", "tres", "--tables", "1", "3", "--datasets", "pipal", "live_iqa", "--seeds", "2")
 
 
 @pytest.fixture(scope="module")
