@@ -817,7 +817,7 @@ def test_a_result_tells_which_file_it_is_of(monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("note: no sha256 of tres-live_fb is published") and said.count("\n") == 1
     sha256 = hashlib.sha256(b"1").hexdigest()
-    assert source.record() == {"file": str(source.path), "sha256": sha256, "size": 1}
+    assert source.record == {"file": str(source.path), "sha256": sha256, "size": 1}
     manifest.located("musiq-resnet50")
     manifest.located(str(source.path))
     assert capsys.readouterr().err == ""  # the digits are known; a file of the user's own

@@ -28,13 +28,12 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from common.system.device import file_sha256
+from common.system.checksums import file_sha256
 from common.system.errors import UserError
 from common.system.files import need_file, read_text
 from common.system.locks import locked
 from common.system.output import sync_folder, write_json
 from common.system.text import counted, printable, shortened
-from weights.loading import fill, read_state_dict
 from weights.manifest import LOCK, Checkpoint, lock
 from weights.networks import BACKBONES
 
@@ -167,6 +166,8 @@ def _check_fit(entry: Checkpoint, path: Path) -> None:
 
     Raises Failed where it does not fit, or is no checkpoint; it is removed if it is a partial file.
     """
+    from weights.loading import fill, read_state_dict  # they import torch, which takes seconds
+
     try:
         state = read_state_dict(path)
         if entry.backbone is not None:

@@ -6,6 +6,7 @@ python -m weights.manifest    # writes weights/README.md
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from common.system.checksums import file_sha256
 from common.system.cli import Parser
-from common.system.device import file_sha256
 from common.system.errors import UserError, command, fault
 from common.system.files import read_text
 from common.system.output import whole_file
@@ -68,8 +69,9 @@ class SourceFile:
         """The file's own, computed when it is first asked for."""
         return file_sha256(self.path)
 
+    @property
     def record(self) -> dict[str, Any]:
-        """Return what a result says of the file."""
+        """What a result says of it."""
         return {"file": str(self.path), "sha256": self.sha256, "size": self.path.stat().st_size}
 
     @property
@@ -175,7 +177,10 @@ def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
     entry = known[name_or_file]
     path = (FILES if folder is None else folder) / entry.file
     if not path.is_file():
-        raise UserError(f"{name_or_file} is not there yet: python -m scripts.download_weights {name_or_file}")
+        elsewhere = "" if folder is None else f" --dest {shlex.quote(str(folder))}"
+        raise UserError(
+            f"{path} is not there yet: python -m scripts.download_weights {name_or_file}{elsewhere}"
+        )
     source = SourceFile(path, entry)
     if source.doubt:
         print(f"note: {source.doubt}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """Where to compute, and what was used to."""
 
 import functools
-import hashlib
 import os
 import platform
 import subprocess
@@ -23,6 +22,17 @@ PACKAGES = (
     "opencv-python",
     "timm",
 )
+
+
+def kind(name: str) -> str:
+    """Return what a device's name is one of: auto, cpu, cuda, mps. Raises UserError; touches no device."""
+    try:
+        found = name if name == "auto" else torch.device(name).type
+    except RuntimeError:
+        found = ""
+    if found not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"device {name!r} is none: give auto, cpu, cuda, cuda:1 or mps")
+    return found
 
 
 def choose(name: str) -> torch.device:
@@ -57,6 +67,24 @@ def default_workers(device: torch.device) -> int:
     return min(8, cores) if device.type == "cuda" else min(2, cores - 1)
 
 
+def title(device: torch.device) -> str:
+    """Return what people call the hardware: a GPU by its name, a CPU with the threads that compute."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_cpu()}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
+
+
+def _cpu() -> str:
+    """Return the model of the CPU, by Linux or as far as Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        models = []
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 @functools.cache
 def environment(device: torch.device) -> dict[str, str | int]:
     """Return versions, this code's own commit where it is a checkout, and hardware, for the result."""
@@ -81,12 +109,3 @@ def _commit() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's content."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
