@@ -7,14 +7,14 @@ import torch
 
 from common.photographs import Photograph
 from common.runs.grid import Target
-from common.runs.survey import Inputs
-from common.runs.sweep import LoadedNetwork, TargetImages
+from common.runs.jobs import Inputs, LoadedNetwork, TargetImages
 from common.system.errors import UserError
 from common.system.seeds import digest
-from data.catalogue import DATASETS, TARGETS, data_root, folder_of
+from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read_dataset
+from weights.loading import network_with
 from weights.manifest import SourceFile, located
-from weights.networks import BACKBONES, CPU_SECONDS, network_with
+from weights.networks import BACKBONES, CPU_SECONDS
 
 
 def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNetwork:
@@ -23,8 +23,7 @@ def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNe
     Raises UserError as `network_with` does.
     """
     module = network_with(backbone, source, device)
-    record = {"file": str(source.path), "sha256": source.sha256}
-    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), record)
+    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), source.record)
 
 
 def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> TargetImages:
@@ -62,7 +61,6 @@ def published_size(target: Target) -> int:
 
 
 INPUTS = Inputs(  # for the launcher in common/, which imports neither data/ nor weights/
-    datasets=[module.DATASET.name for module in TARGETS],
     data_root=data_root,
     images=images,
     published_size=published_size,

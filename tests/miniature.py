@@ -29,6 +29,10 @@ LIVE = {
     for k in range(1, 6)
     for j, kind in enumerate(layouts.LIVE_BLOCKS)
 }
+ENVIRONMENT = {  # of a process that runs it
+    "OMP_NUM_THREADS": "1",
+    "DASK_DISTRIBUTED__WORKER__PRELOAD": "['tests.miniature']",  # its workers load this module first
+}
 SIMILAR = ("--similar-dmos", "35", "65")
 
 
@@ -90,7 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return all_expt.main(argv)
 
 
-if __name__ in ("__main__", "__mp_main__"):  # the second: a worker process of the first
+def dask_setup(worker: object) -> None:
+    """Where a worker of Dask loads this module first."""
     BACKBONES.update({name: small(backbone) for name, backbone in BACKBONES.items()})
+
+
 if __name__ == "__main__":
+    dask_setup(None)
     raise SystemExit(main())

@@ -8,8 +8,8 @@ import torch
 
 from common.runs.cell import episodes_of
 from common.runs.cost import Cost, Rates
+from common.runs.jobs import jobs
 from common.runs.survey import Survey
-from common.runs.sweep import jobs
 from data.inputs import INPUTS
 from scripts import all_expt
 from tests import miniature

@@ -63,6 +63,16 @@ def test_an_image_is_scored_alike_in_any_company(backbone):
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4 * float(together.abs().max()))
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_no_layer_of_a_frozen_network_runs_as_a_product_per_image(backbone):
+    """As torch runs a linear layer on inputs that are not contiguous, where nothing asks for a gradient."""
+    network = BACKBONES[backbone].network().eval().requires_grad_(False)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        network(torch.randn(2, 3, 224, 224))
+    ran = {event.key for event in profile.key_averages()}
+    assert "aten::addmm" in ran and "aten::bmm" not in ran
+
+
 @pytest.mark.parametrize("backbone, adapt", [("tres", ("bn", "ln")), ("musiq", ("bn", "ln", "cls"))])
 def test_transformer_inside_the_extractor(backbone, adapt):
     """Table 6: all that is asked for gets a gradient and moves, at the learning rate."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from common.system.device import file_sha256
+from common.system.checksums import file_sha256
 from common.system.output import write_json
 from weights.manifest import LOCK, Checkpoint, lock
 

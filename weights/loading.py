@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from common.system.errors import UserError, shown
 from common.system.output import whole_path
 from weights import module_pickle
+from weights.manifest import SourceFile
+from weights.networks import BACKBONES
 
 WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # names under which training code stores one
 Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -35,6 +37,17 @@ def load_weights(network: nn.Module, path: Path, rename: Rename = dict) -> None:
     Every entry must fit by name and shape. Raises UserError that names the entries which do not.
     """
     fill(network, rename(read_state_dict(path)), path)
+
+
+def network_with(name: str, source: SourceFile, device: torch.device) -> nn.Module:
+    """Return the named network with the weights of a checkpoint, on the device.
+
+    Raises UserError where the checkpoint is of another network, damaged, or not the file that was downloaded.
+    """
+    source.verify(name)
+    network = BACKBONES[name].network()
+    load_weights(network, source.path, BACKBONES[name].rename)
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def save_weights(

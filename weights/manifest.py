@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from common.system.checksums import file_sha256
 from common.system.cli import Parser
-from common.system.device import file_sha256
 from common.system.errors import UserError, command
 from common.system.output import whole_file
 
@@ -62,6 +62,11 @@ class SourceFile:
     def sha256(self) -> str:
         """The file's own, computed when it is first asked for."""
         return file_sha256(self.path)
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What a result says of it."""
+        return {"file": str(self.path), "sha256": self.sha256}
 
     def verify(self, backbone: str | None = None) -> None:
         """Raise UserError where the checkpoint is not what is known of it by its name.

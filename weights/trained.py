@@ -10,9 +10,9 @@ from common.protocols import PAPER, Protocol
 from common.runs.scale import Scale
 from common.system.errors import UserError
 from common.y import YNetwork
-from weights.loading import load_weights
+from weights.loading import load_weights, network_with
 from weights.manifest import SourceFile
-from weights.networks import BACKBONES, network_with
+from weights.networks import BACKBONES
 from weights.own_network import TIMM, made, wrapped
 
 SHIPPED = Path(__file__).parent / "demo" / "efficientnet_lite0.safetensors"  # taken where none is named

@@ -12,8 +12,9 @@ import torch
 from common.runs.benchmark import FORMAT, quick_forward_seconds
 from common.runs.cell import Plan
 from common.runs.grid import Cell, Entry, Target, place_name
+from common.runs.jobs import Job, jobs
+from common.runs.store import Store
 from common.runs.survey import Survey
-from common.runs.sweep import Job, Store, jobs
 from common.system.device import title
 from common.system.errors import UserError
 from common.y import Backbone

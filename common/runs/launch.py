@@ -1,102 +1,30 @@
-"""A list of experiments as a command: `main(argv, prog, experiments, inputs)`; see tres/all_expt.py."""
+"""Runs a list of experiments as its options say (launch_options.py); data/experiments.py is the command."""
 
 import argparse
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from common.protocols import METHODS
 from common.runs.cost import Rates, preview
-from common.runs.grid import (
-    EXTRA_PLACE,
-    PAPER_PLACES,
-    SIMILAR_DMOS,
-    Cell,
-    Entry,
-    Experiment,
-    paper_grid,
-    place_name,
-)
-from common.runs.pool import run
+from common.runs.folders import INDEX, LOGS
+from common.runs.grid import Cell, Entry, Experiment, paper_grid
+from common.runs.jobs import Inputs, jobs, part
 from common.runs.progress import Progress
-from common.runs.survey import Inputs, Survey, survey
-from common.runs.sweep import Store, Worker, jobs
-from common.system import cli
-from common.system.cli import Parser, as_typed
-from common.system.device import choose, default_workers, environment
-from common.system.errors import UserError, command
+from common.runs.status import Index, status, titles
+from common.runs.store import Store
+from common.runs.survey import Survey, survey
+from common.runs.sweep import Alone, Crew, Sweep
+from common.runs.worker import Worker
+from common.system.device import choose, default_workers, kind
+from common.system.errors import UserError
 from common.system.output import check_targets
 from common.y import Backbone
 
-DESCRIPTION = """The paper's tables and figures: every cell of them, or some, into one folder; what is there
-already is not repeated."""
 Experiments = Mapping[str, tuple[Backbone, Sequence[Experiment]]]  # of each network, by its name
-
-
-def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Parser:
-    """Return the parser of the command; backbones: those that may be asked for."""
-    places = (*PAPER_PLACES, EXTRA_PLACE)
-    low, high = SIMILAR_DMOS
-    found = Parser(prog=prog, description=DESCRIPTION)
-    found.add_argument(
-        "--tables",
-        nargs="+",
-        choices=places,
-        default=PAPER_PLACES,
-        metavar="N",
-        help=f"of {' '.join(places)}; default: all but {EXTRA_PLACE}",
-    )
-    found.add_argument(
-        "--backbones", nargs="+", choices=backbones, default=backbones, help=f"default: {' '.join(backbones)}"
-    )
-    found.add_argument(
-        "--datasets", nargs="+", choices=datasets, metavar="NAME", help="default: all that the tables name"
-    )
-    found.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that the tables name")
-    cli.add_seeds(found)
-    cli.add_protocol(found)
-    found.add_argument(
-        "--limit-images",
-        type=cli.positive,
-        metavar="N",
-        help="only N images of each data set, always the same",
-    )
-    found.add_argument(
-        "--similar-dmos",
-        nargs=2,
-        type=cli.finite,
-        default=SIMILAR_DMOS,
-        metavar=("LOW", "HIGH"),
-        help=f"bounds of Figure 4; default: {low:g} {high:g}",
-    )
-    found.add_argument(
-        "--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1"
-    )
-    cli.add_workers(found)
-    cli.add_data_root(found)
-    cli.add_allow_missing(found)
-    cli.add_weights_dir(found)
-    found.add_argument("--results", type=Path, default=Path("results/paper"), help="default: results/paper")
-    found.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="say how long it would take, and what is missing",
-    )
-    rates = found.add_mutually_exclusive_group()
-    rates.add_argument(
-        "--rates", type=Path, metavar="JSON", help="of --dry-run: by what scripts.benchmark --json measured"
-    )
-    rates.add_argument(
-        "--measure",
-        action="store_true",
-        help="of --dry-run: time the networks on --device, seconds each",
-    )
-    found.add_argument("--verbose", action="store_true", help="of --dry-run: list the cells")
-    found.add_argument("--retry-failed", action="store_true", help="try again what failed before")
-    return found
 
 
 def wanted(args: argparse.Namespace, experiments: Experiments) -> list[Entry]:
@@ -116,15 +44,6 @@ def wanted(args: argparse.Namespace, experiments: Experiments) -> list[Entry]:
     return found
 
 
-def titles(places: Iterable[Entry]) -> dict[str, str]:
-    """Return what people call each cell, by id: after the place where it stands first."""
-    found: dict[str, str] = {}
-    for entry in places:
-        title = f"{entry.weights} on {entry.target}: {entry.setting} ({place_name(entry.place)})"
-        found.setdefault(entry.cell.id, title)
-    return found
-
-
 def _log(folder: Path) -> logging.Logger:
     """Return a logger to a file of this sweep's own."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
@@ -135,59 +54,106 @@ def _log(folder: Path) -> logging.Logger:
     return log
 
 
-@command
-def main(argv: Sequence[str] | None, prog: str, experiments: Experiments, inputs: Inputs) -> int:
-    """Run the command line of a list of experiments; status 1 if a cell is left undone.
+@contextmanager
+def _crew(
+    args: argparse.Namespace, inputs: Inputs, found: Survey, devices: Sequence[str], store: Store
+) -> Iterator[Crew]:
+    """Give the workers that were asked for, until the end of the block."""
+    if args.scheduler is None and args.slurm is None and len(devices) == 1:
+        device = choose(devices[0])
+        loaders = default_workers(device) if args.workers is None else args.workers
+        yield Alone(
+            Worker(
+                inputs, args.data_root, args.allow_missing, args.weights_dir, device, loaders, found.targets
+            )
+        )
+        return
+    from common.runs import cluster  # Dask is asked for only where it is needed
 
-    prog: the command as its help calls it.
+    place = cluster.Place(
+        uuid.uuid4().hex, inputs, args.data_root, args.weights_dir, args.allow_missing, args.workers
+    )
+    asked = cluster.Wanted(devices, args.scheduler, args.slurm, args.workers_max)
+    with cluster.cluster(asked, place, store.root / LOGS, print) as crew:
+        yield crew
+
+
+def launch(args: argparse.Namespace, typed: str, experiments: Experiments, inputs: Inputs) -> int:
+    """Run a list of experiments; return the exit status, 1 if a cell is left undone.
+
+    args: of `launch_options.parser`. typed: the command, as somebody would type it again.
     """
-    args = parser(prog, tuple(experiments), inputs.datasets).parse_args(argv)
     if args.similar_dmos[0] >= args.similar_dmos[1]:
         raise UserError("--similar-dmos: the first bound must be below the second")
+    if args.scheduler is not None and args.slurm is not None:
+        raise UserError("--scheduler and --slurm: give one of them")
     places = wanted(args, experiments)
     cells = list({entry.cell.id: entry.cell for entry in places}.values())
     store = Store(args.results)
-    todo = [cell for cell in cells if not store.done(cell) and (args.retry_failed or not store.failed(cell))]
+    if args.status:
+        print("\n".join(status(places, store)))
+        return 0
     if args.dry_run:
+        todo = _todo(cells, store, args.retry_failed)
         rates = _rates(args, {cell.backbone for cell in todo}, experiments, inputs)
         found, count = survey(todo, inputs, args), args.device.count(",") + 1
         print("\n".join(preview(places, cells, todo, found, store, rates, count, args.verbose)))
         return 0
     if args.rates or args.measure or args.verbose:
         raise UserError("--rates, --measure and --verbose are of --dry-run: add it")
-    check_targets([args.results / "result.json"], [], [inputs.data_root(args.data_root)])
-    devices = [choose(name) for name in args.device.split(",")]
+    check_targets([args.results / INDEX], [], [inputs.data_root(args.data_root)])
+    devices = args.device.split(",")
+    for name in devices:
+        kind(name)
+    with store.held(args.wait):
+        return _run(args, typed, places, cells, store, inputs, devices)
+
+
+def _todo(cells: Sequence[Cell], store: Store, retry_failed: bool) -> list[Cell]:
+    return [cell for cell in cells if not store.done(cell) and (retry_failed or not store.failed(cell))]
+
+
+def _run(
+    args: argparse.Namespace,
+    typed: str,
+    places: Sequence[Entry],
+    cells: Sequence[Cell],
+    store: Store,
+    inputs: Inputs,
+    devices: Sequence[str],
+) -> int:
+    """Run what is to do in a folder that this process holds."""
+    todo = _todo(cells, store, args.retry_failed)
     found = survey(todo, inputs, args)
-    store.prepare()
-    log = _log(args.results / "logs")
-    log.info("%s", as_typed(prog, argv))
-    log.info("%s", environment(devices[0]))
+    log = _log(store.root / LOGS)
+    log.info("%s", typed)
     known_as = titles(places)
     _settle(cells, todo, found, store, log)
-    work = jobs(cell for cell in todo if not found.reason(cell))
-    progress = Progress(
-        sum(map(found.seconds, work)),
-        {cell.id: known_as[cell.id] for cell in todo},
-        inputs.cpu_seconds,
-        len(devices),
-        log,
-    )
-    makes = [
-        partial(
-            Worker,
-            store,
-            found.targets,
-            found.sources,
-            inputs.network,
-            device,
-            default_workers(device) if args.workers is None else args.workers,
-        )
-        for device in devices
-    ]
+    runnable = [cell for cell in todo if not found.reason(cell)]
+    work = jobs(runnable)
+    if args.part is not None:
+        mine = {(cell.id, job.seed) for job in part(jobs(cells), *args.part) for cell in job.cells}
+        work = [job.only(cell for cell in job.cells if (cell.id, job.seed) in mine) for job in work]
+        work = [job for job in work if job.cells]
+    index = Index(places, store)
+    progress = Progress({cell.id: known_as[cell.id] for cell in runnable}, inputs.cpu_seconds, log)
+    sweep = Sweep(store, found.targets, found.sources, found.seconds, progress, index.add)
     try:
-        run(work, makes, progress)
+        if work:
+            with _crew(args, inputs, found, devices, store) as crew:
+                sweep.run(work, crew)
+    except KeyboardInterrupt:
+        progress.close()
+        done = sum(map(store.done, cells))
+        print(f"interrupted: {done} of {len(cells)} cells are in {store.root}; the same command goes on")
+        return 130
     finally:
         progress.close()
+        index.write()
+    if args.part is not None and not sweep.failed and len(runnable) == len(todo):
+        number, of = args.part
+        print(f"part {number} of {of} is done, in {store.root}; scripts.merge_results joins the parts")
+        return 0
     return _conclude(cells, found, store, known_as)
 
 
@@ -229,7 +195,8 @@ def _conclude(cells: Sequence[Cell], found: Survey, store: Store, known_as: Mapp
     for cell in left:
         if cell not in absent:
             state = "failed" if cell in failed else "unfinished"
-            print(f"{state}: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}")
+            reason = store.reason(cell) if cell in failed else "the same command goes on"
+            print(f"{state}: {cell.id}  {known_as[cell.id]}: {reason}")
     for line in found.missing_lines(left):
         print(line)
     if failed:

@@ -2,30 +2,13 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from common.runs.grid import Cell, Target
-from common.runs.sweep import Job, LoadedNetwork, TargetImages
+from common.runs.jobs import Inputs, Job, TargetImages
 from common.system.errors import UserError
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a sweep asks of the folders of data and checkpoints; data/inputs.py has it."""
-
-    datasets: Sequence[str]  # names of the data sets that an experiment may adapt to
-    data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
-    images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
-    published_size: Callable[[Target], int]  # number of images, by those who published the data set
-    origin: Callable[[str], str]  # where a data set is to be had
-    checkpoint: Callable[[str, Path | None], Any]  # a checkpoint, by name, in a folder
-    network: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
-    cpu_seconds: Mapping[str, float]  # of a forward pass of one image, by backbone
 
 
 @dataclass(frozen=True)

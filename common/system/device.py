@@ -1,7 +1,6 @@
 """Where to compute, and what was used to."""
 
 import functools
-import hashlib
 import os
 import platform
 import subprocess
@@ -23,6 +22,17 @@ PACKAGES = (
     "opencv-python",
     "timm",
 )
+
+
+def kind(name: str) -> str:
+    """Return what a device's name is one of: auto, cpu, cuda, mps. Raises UserError; touches no device."""
+    try:
+        found = name if name == "auto" else torch.device(name).type
+    except RuntimeError:
+        found = ""
+    if found not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"device {name!r} is none: give auto, cpu, cuda, cuda:1 or mps")
+    return found
 
 
 def choose(name: str) -> torch.device:
@@ -99,12 +109,3 @@ def _commit() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's content."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
