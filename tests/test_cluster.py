@@ -9,29 +9,31 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import psutil
 import pytest
 
-pytest.importorskip("distributed")
-
-from common.runs import cluster
-from tests import miniature
+from common.runs import dask_worker
+from common.runs.slurm import lifetime, time_limit
+from common.system.errors import UserError
+from tests import miniature, stand_in_slurm
 from tests.test_sweep import ROOT, content
 
 SWEEP = ("--backbones", "tres", "--tables", "1", "3", "--datasets", "pipal", "live_iqa", "--seeds", "8")
 LAUNCHER = (  # asks for little at a time, so that a kill meets a job half done
-    "import sys; from common.runs import cluster, sweep; cluster.SECONDS = 0.1; sweep.STATUS_SECONDS = 0.1; "
+    "import sys; from common.runs import cluster, slurm, sweep; "
+    "cluster.SECONDS = sweep.STATUS_SECONDS = 0.1; slurm.LOOK = 0.5; "
     "from tests import miniature; miniature.dask_setup(None); sys.exit(miniature.main(sys.argv[1:]))"
 )
 
 
-def launch(root, results, *more):
-    options = miniature.options(root, results, *SWEEP, *more)
+def launch(root, results, *more, sweep=SWEEP, **environment):
+    options = miniature.options(root, results, *sweep, *more)
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, *options],
         cwd=ROOT,
-        env={**os.environ, **miniature.ENVIRONMENT},
+        env={**os.environ, **miniature.ENVIRONMENT, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,7 +63,7 @@ def alone(root, tmp_path_factory):
 
 def run_worker(scheduler_file, name, environment):
     """Be a worker of Dask, in a process that has imported everything already."""
-    os.environ.update({**cluster.worker_environment("cpu"), **miniature.ENVIRONMENT, **environment})
+    os.environ.update({**dask_worker.worker_environment("cpu"), **miniature.ENVIRONMENT, **environment})
     log = os.open(f"{scheduler_file}.{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -69,7 +71,7 @@ def run_worker(scheduler_file, name, environment):
     from distributed.cli.dask_worker import main
 
     dask.config.refresh()
-    main(cluster.worker_command(str(scheduler_file), name, "--no-nanny")[3:])
+    main(dask_worker.worker_command(str(scheduler_file), name, "--no-nanny")[3:])
 
 
 class Workers:
@@ -151,3 +153,127 @@ def test_kills_of_workers_and_of_the_launcher_change_nothing(root, tmp_path, alo
         printed += ended(process)
     assert kills == 24 and printed.count("LOST") >= 20
     assert content(results) == alone
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """The folder of a stand-in for Slurm, and the environment that has its commands."""
+    folder = tmp_path / "slurm"
+    environment = stand_in_slurm.install(folder)
+    yield folder, {**environment, "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1s"}
+    left = stand_in_slurm.live(folder)
+    for number in left:
+        stand_in_slurm.scancel(folder, number)
+    assert not left
+
+
+def test_jobs_of_slurm_that_end_change_nothing(root, tmp_path, alone, slurm):
+    """The first is killed before its worker is there; the others end themselves before their limit."""
+    folder, environment = slurm
+    stand_in_slurm.doom(folder, 1)
+    results = tmp_path / "results"
+    asked = ("--slurm", "--partition=gpu --gres=gpu:1 --time=00:00:30", "--workers-max", "2")
+    process = launch(root, results, *asked, MINIATURE_PAUSE="0.12", **environment)
+    seen = {}
+    while process.poll() is None:
+        for path in (folder / "jobs").glob("*.pid"):
+            with suppress(psutil.Error, OSError, ValueError):
+                of_nanny = psutil.Process(int(path.read_text())).children(recursive=True)
+                seen |= {
+                    one.pid: one.environ() for one in of_nanny if "spawn_main" in " ".join(one.cmdline())
+                }
+        assert len(stand_in_slurm.live(folder)) <= 3  # one of them may be ending
+        time.sleep(0.1)
+    ended(process)
+    assert content(results) == alone
+    log = stand_in_slurm.log(folder)
+    assert "1 killed" in log and not any("timed out" in line for line in log)
+    printed = [path.read_text() for path in (results / "logs").glob("*.err")]
+    assert sum("Reason: worker-lifetime-reached" in text for text in printed) >= 2
+    assert len(log) == len(printed) >= 5 and len(seen) >= 4
+    for worker in seen.values():
+        assert worker["CUDA_VISIBLE_DEVICES"] == stand_in_slurm.GPU and worker["IQA_DEVICE"] == "cpu"
+        assert "MALLOC_TRIM_THRESHOLD_" not in worker
+
+
+def test_jobs_of_slurm_without_work_are_ended(root, tmp_path, slurm):
+    """One that waits in the queue, and one whose worker is idle, while another is still at the last job."""
+    folder, environment = slurm
+    stand_in_slurm.hold(folder, 3)
+    results = tmp_path / "results"
+    sweep = ("--backbones", "tres", "--tables", "1", "3", "--seeds", "1", "--datasets", "pipal", "live_iqa")
+    asked = ("cid2013", "--slurm", "--partition=gpu --time=01:00:00", "--workers-max", "3")
+    process = launch(root, results, *asked, sweep=sweep, MINIATURE_PAUSE="0.3", **environment)
+    before = []
+    while process.poll() is None:
+        found = stand_in_slurm.log(folder)
+        if len(list(results.glob("*/live_iqa/*/result.json"))) == 0:
+            before = found
+        time.sleep(0.05)
+    ended(process)
+    assert len(before) == 2 and "3 cancelled" in before
+    assert sorted(stand_in_slurm.log(folder)) == ["1 cancelled", "2 cancelled", "3 cancelled"]
+
+
+@pytest.mark.parametrize(
+    "partition, fault",
+    [
+        ("night", "--slurm: sbatch fails: sbatch: error: invalid partition specified: night"),
+        (
+            "gpu",
+            "3 jobs of Slurm in a row ended before they could do anything: what they printed is in .*logs",
+        ),
+    ],
+)
+def test_a_sweep_ends_where_slurm_gives_it_nothing(root, tmp_path, slurm, partition, fault):
+    folder, environment = slurm
+    stand_in_slurm.doom(folder, 1, 2, 3, 4)
+    asked = ("--slurm", f"--partition={partition} --time=10", "--workers-max", "1")
+    process = launch(root, tmp_path / "results", *asked, **environment)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert re.fullmatch(f"error: {fault}.*\n", errors)
+
+
+def test_jobs_of_slurm_that_cannot_take_part_are_ended(root, tmp_path, slurm):
+    """Those whose machine has other data, for which Slurm would only find the same machine again."""
+    folder, environment = slurm
+    asked = ("--slurm", "--partition=gpu --time=1:00:00", "--workers-max", "1")
+    process = launch(root, tmp_path / "results", *asked, IQA_DATA_ROOT=str(tmp_path / "none"), **environment)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert re.search(r"LEFT OUT: \S+/none: no such folder", printed)
+    assert re.match(r"error: no worker in a job of Slurm can take part: \S+/none: no such folder", errors)
+    assert stand_in_slurm.log(folder) == ["1 cancelled"]
+
+
+@pytest.mark.parametrize(
+    "options, seconds",
+    [
+        ("--partition=gpu", None),
+        ("--time=90", 5400),
+        ("-t 90:30", 5430),
+        ("-t08:00:00 --gres=gpu:1", 28800),
+        ("--time 1-12", 129600),
+        ("--time=1-12:30", 131400),
+        ("--time=2-00:00:01", 172801),
+        ("--time=1 --time=2", 120),
+        ("--time=0", None),
+        ("--time=UNLIMITED", None),
+    ],
+)
+def test_times_of_slurm(options, seconds):
+    assert time_limit(options) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "1:2:3:4", "-5", "1-", "1.5"])
+def test_what_is_no_time_of_slurm_is_refused(text):
+    with pytest.raises(UserError, match="is no time of Slurm's"):
+        time_limit(f"--time={text}")
+
+
+def test_a_worker_ends_well_before_its_limit():
+    for limit in (60, 900, 8 * 3600):
+        _, mean, _, spread = lifetime(limit)
+        earliest, latest = (float(mean[:-1]) + sign * float(spread[:-1]) for sign in (-1, 1))
+        assert 0.5 * limit <= earliest < latest <= limit - min(300, limit / 6)
