@@ -70,7 +70,10 @@ class Devices(Tender):
 
     def _start(self, index: int) -> None:
         device = self.devices[index]
-        environment = {**os.environ, **worker_environment(device, self.root, self.weights)}
+        # Else each would take every core.
+        threads = str(max(1, (os.cpu_count() or 1) // len(self.devices)))
+        own = worker_environment(device, self.root, self.weights)
+        environment = {"OMP_NUM_THREADS": threads, **os.environ, **own}
         with self._log(index).open("ab") as log:
             self.processes[index] = subprocess.Popen(
                 worker_command(self.address, f"{device}.{index}", "--no-nanny"),
