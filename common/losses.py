@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GroupForm = Literal["pairs", "mean-of-log", "log-of-mean"]
+from common.loss_settings import GroupForm, LossSettings
 
 
 def split_groups(scores: Tensor, p: float = 0.25, groups: int = 2) -> list[Tensor] | None:
@@ -111,17 +111,6 @@ def rotate(x: Tensor, quarter_turns: Tensor) -> Tensor:
     """Turn each image of x, (N, 3, S, S), counter-clockwise by its number of quarter turns, (N,), 0..3."""
     turned = torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])
     return turned[quarter_turns, torch.arange(len(x), device=x.device)]
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """The constants of the losses, of which every protocol has its own."""
-
-    temperature: float = 0.1  # of the contrastive losses
-    group_form: GroupForm = "pairs"  # of the group contrastive loss
-    weight: float = 1.0  # lambda of Eq. 7
-    rank_eps: float = 0.0  # added to every difference in the distances of the rank loss
-    ladder_scale: float = 0.3  # of the ladder loss, in standard deviations of the source's scores
 
 
 class Episode(NamedTuple):

@@ -3,12 +3,24 @@
 Tuned says by which of them a network adapts to a whole stream, where it decides by itself (common/choice.py).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from common.distortions import LADDERS, LEVELS, TYPES, Severities
-from common.losses import TERMS, LossSettings, Term
+from common.loss_settings import LossSettings
 from common.views import SECOND_VIEWS, View
+
+if TYPE_CHECKING:
+    from common.losses import Term
+
+ADAPTABLE = ("bn", "ln", "gn", "cls")  # kinds of what may adapt
+
+
+def _terms() -> "Mapping[str, Term]":
+    from common.losses import TERMS  # with torch, which commands do without until their options are parsed
+
+    return TERMS
 
 
 @dataclass(frozen=True)
@@ -72,18 +84,16 @@ class Method:
     p: float = 0.25  # share of the batch in a group (Table 4)
     groups: int = 2  # (Table 5)
     niter: int = 3  # (Figure 6)
-    adapt: tuple[str, ...] | None = (
-        None  # of "bn", "ln", "gn", "cls" (Table 6); None: what the network's cut says
-    )
+    adapt: tuple[str, ...] | None = None  # of ADAPTABLE (Table 6); None: what the network's cut says
 
     @property
-    def terms(self) -> list[tuple[Term, dict[str, str]]]:
+    def terms(self) -> "list[tuple[Term, dict[str, str]]]":
         """Every evaluation of a term in a step, with the name of the pass that serves each of its needs.
 
         A term is evaluated once; with `distortion="all"`, one that compares distorted copies, once per type.
         """
         found = []
-        for term in (TERMS[loss] for loss in self.losses):
+        for term in (_terms()[loss] for loss in self.losses):
             several = self.distortion == "all" and "low" in term.needs
             for suffix in (f" {kind}" for kind in TYPES) if several else ("",):
                 found.append((term, {n: n + suffix if n in LEVELS else n for n in term.needs}))

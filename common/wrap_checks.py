@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from common.episodes import EpisodeState, episode_parameters
+from common.protocols import ADAPTABLE
 from common.system.errors import UserError, shown
 from common.system.seeds import generator
-from common.y import ADAPTABLE, CLASS_TOKENS, Adaptable, YNetwork, kind_of
+from common.y import CLASS_TOKENS, Adaptable, YNetwork, kind_of
 
 
 def check_network(network: nn.Module) -> None:

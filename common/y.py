@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.protocols import Method, Protocol
+from common.protocols import ADAPTABLE, Method, Protocol
 from common.system.errors import UserError
 from common.system.seeds import generator
 
-ADAPTABLE = ("bn", "ln", "gn", "cls")
 MEAN = (0.485, 0.456, 0.406)  # ImageNet
 STD = (0.229, 0.224, 0.225)
 CLASS_TOKENS = ("cls_token", "class_token")  # how networks call that parameter

@@ -10,10 +10,11 @@ from common.runs.grid import Target
 from common.runs.jobs import Inputs, LoadedNetwork, TargetImages
 from common.system.errors import UserError
 from common.system.seeds import digest
-from data.catalogue import DATASETS, TARGETS, data_root, folder_of
+from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read_dataset
+from weights.loading import network_with
 from weights.manifest import SourceFile, located
-from weights.networks import BACKBONES, CPU_SECONDS, network_with
+from weights.networks import BACKBONES, CPU_SECONDS
 
 
 def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNetwork:
@@ -60,7 +61,6 @@ def published_size(target: Target) -> int:
 
 
 INPUTS = Inputs(  # for the launcher in common/, which imports neither data/ nor weights/
-    datasets=[module.DATASET.name for module in TARGETS],
     data_root=data_root,
     images=images,
     published_size=published_size,

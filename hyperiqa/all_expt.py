@@ -5,10 +5,8 @@ python -m hyperiqa.all_expt --data-root DIR --device cuda
 
 from collections.abc import Sequence
 
-from common.runs import launch
 from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, targets
-from data.inputs import INPUTS
-from hyperiqa.wrapper import BACKBONE
+from data import experiments
 
 WEIGHTS = "hyperiqa-live_fb"
 
@@ -22,7 +20,7 @@ EXPERIMENTS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return launch.main(argv, "python -m hyperiqa.all_expt", {"hyperiqa": (BACKBONE, EXPERIMENTS)}, INPUTS)
+    return experiments.main(argv, "python -m hyperiqa.all_expt", ["hyperiqa"])
 
 
 if __name__ == "__main__":

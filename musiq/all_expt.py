@@ -6,10 +6,8 @@ python -m musiq.all_expt --data-root DIR --device cuda
 from collections.abc import Sequence
 
 from common.protocols import METHODS
-from common.runs import launch
 from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, adapting, targets
-from data.inputs import INPUTS
-from musiq.wrapper import BACKBONE
+from data import experiments
 
 WEIGHTS = "musiq-live_fb"
 
@@ -40,7 +38,7 @@ EXPERIMENTS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return launch.main(argv, "python -m musiq.all_expt", {"musiq": (BACKBONE, EXPERIMENTS)}, INPUTS)
+    return experiments.main(argv, "python -m musiq.all_expt", ["musiq"])
 
 
 if __name__ == "__main__":

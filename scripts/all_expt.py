@@ -2,20 +2,18 @@
 
     python -m scripts.all_expt --data-root DIR --results results/paper --device cuda:0,cuda:1
 
-RESULTS gets a folder per cell; python -m scripts.report RESULTS shows them. Stop it at any time: the same
-command goes on.
+RESULTS gets a folder per cell, and cells.csv that lists them; python -m scripts.report RESULTS shows them.
+Stop it at any time: the same command goes on.
 """
 
 from collections.abc import Sequence
 
-from common.runs import launch
-from data.inputs import INPUTS
-from weights.networks import experiments
+from data import experiments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return launch.main(argv, "python -m scripts.all_expt", experiments(), INPUTS)
+    return experiments.main(argv, "python -m scripts.all_expt")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.runs.merge import merge
 from common.system.cli import Parser
 from common.system.errors import command
 from common.system.output import check_targets
@@ -31,6 +30,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     args = parser().parse_args(argv)
+    from common.runs.merge import merge
+
     check_targets([args.out / "cells.csv"], [], args.parts)
     found = merge(args.out, args.parts)
     print(

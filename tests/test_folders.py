@@ -13,6 +13,7 @@ from common.runs.folders import (
     check_layout,
     find_cell,
     finished_folders,
+    settings_of,
     write_index,
 )
 from common.runs.grid import Cell, Entry, Target
@@ -89,3 +90,6 @@ def test_the_index_has_a_row_for_each_cell(tmp_path):
     assert (todo["state"], todo["subset"], todo["limit"]) == ("to do", "40 to 50", "30")
     assert (failed["state"], failed["reason"], failed["places"]) == ("failed", "no memory, here", "")
     assert (failed["settings"], failed["seeds"]) == ("niter=5; adapt=bn+ln", "0 1")
+    severities = replace(PAPER.severities, blur_high=(7.5, 9.0), whole_image=True)
+    odd = replace(CELL, protocol=replace(PAPER, severities=severities))
+    assert settings_of(odd) == "severities.blur_high=7.5 to 9.0; severities.whole_image=True"

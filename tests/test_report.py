@@ -30,6 +30,7 @@ from common.runs.results import (
 )
 from data.catalogue import DATASETS
 from scripts import report
+from scripts.run import report as report_run
 
 TWO = Variant(seeds=2)
 NAMES = [f"image{i}.png" for i in range(6)]
@@ -38,7 +39,7 @@ MOS = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
 
 def entry(place, backbone, dataset, setting, variant=TWO, weights=None):
     """One place of the paper."""
-    for one in report.grid(variant):
+    for one in report_run.grid(variant):
         found = (one.place, one.backbone, one.target.dataset, one.setting) == (
             place,
             backbone,
@@ -118,11 +119,11 @@ def at(shown, name, row, column):
 
 
 def shown(root, variant=TWO):
-    return paper_tables(Sweep(variant, Results.read(root), report.PAPER))
+    return paper_tables(Sweep(variant, Results.read(root), report_run.PAPER))
 
 
 def all_tables(root, variant=TWO):
-    sweep = Sweep(variant, Results.read(root), report.PAPER)
+    sweep = Sweep(variant, Results.read(root), report_run.PAPER)
     return [*paper_tables(sweep), *figure_tables(sweep)]
 
 
@@ -272,7 +273,7 @@ def test_one_variant_is_reported_and_the_others_are_named(tmp_path, capsys):
     value = at(shown(root, few), "Table 1", ("TReS", "TTA-IQA"), ("CID2013", "SROCC"))
     assert not value.comparable and not value.alike and value.verdict == ""
     assert "0 of 181 cells finished" in made(root, tmp_path / "none", "--protocol", "released")[1]
-    assert [sweep.variant for sweep in sweeps(Results.read(root), report.PAPER)] == [TWO, few]
+    assert [sweep.variant for sweep in sweeps(Results.read(root), report_run.PAPER)] == [TWO, few]
 
 
 def test_what_is_of_no_place_of_the_paper_is_in_every_file(tmp_path):
@@ -348,7 +349,7 @@ def test_figure_5_is_by_type_of_distortion(tmp_path):
         [1.0, 7.0, 3.0, 8.0, 2.0, 9.0],
     ]  # wn: 1, then 0.5; jpeg: -1, then 1
     finish(tmp_path, of.cell, (0.1, 0.2), n=6, adapted=scores, kinds=("wn", "jpeg") * 3)
-    shown = figure_tables(Sweep(TWO, Results.read(tmp_path), report.PAPER))
+    shown = figure_tables(Sweep(TWO, Results.read(tmp_path), report_run.PAPER))
     assert shown[1].rows == [
         (Head("all types", "6 images"),),
         (Head("jpeg", "3 images"),),
@@ -509,12 +510,13 @@ def test_an_empty_file_is_none(tmp_path, name):
     assert "0 of 181 cells finished" in markdown and f"not counted: {folder}" in page
 
 
-def test_whatever_a_page_shows_is_escaped(tmp_path):
+def test_whatever_a_page_shows_is_escaped(tmp_path, recwarn):
     cell = entry("1", "tres", "cid2013", "TTA-IQA").cell
-    names = ["<i>&0.png", '"1".png', *NAMES[2:]]
+    names = ["<i>&0.png", '"1".png', *NAMES[2:5], "漢$x_$.png"]
     finish(tmp_path / "sweep", cell, (0.6, 0.62), adapted=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]] * 2, names=names)
     page = made(tmp_path / "sweep", tmp_path / "out")[0]
-    assert "<td>&lt;i&gt;&amp;0.png</td>" in page and "<i>&0" not in page
+    assert "<td>&lt;i&gt;&amp;0.png</td>" in page and "<i>&0" not in page and "漢$x_$.png" in page
+    assert not [one for one in recwarn if one.category is UserWarning], "of letters that a font lacks"
     file = tmp_path / "sweep" / cell_folder(cell) / "result.json"
     content, hostile = json.loads(file.read_text()), "<script>alert('$a_$\"')</script>"
     content["config"]["data"] |= {"score_column": hostile, "direction": hostile, "label_file": hostile}

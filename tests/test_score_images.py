@@ -30,6 +30,7 @@ from data.collect import collect
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
 from scripts import score_images
+from scripts.run import score_images as score_images_run
 from tests.conftest import SmallNet
 from weights.loading import load_weights, save_weights
 from weights.networks import BACKBONES
@@ -233,7 +234,7 @@ def test_notes_speak_of_the_crops_that_they_concern():
 def eager(monkeypatch):
     """A Tuned for a few images that adapts whatever the agreement."""
     eager = replace(TUNED, adapt_on=8, judge_on=13, batch_size=4, least=8, margin=-2.0)
-    monkeypatch.setattr(score_images, "TUNED", eager)
+    monkeypatch.setattr(score_images_run, "TUNED", eager)
     return eager
 
 
@@ -325,7 +326,7 @@ def test_a_file_of_train_source_is_enough_and_gives_scores_on_its_scale(tmp_path
     about = {"backbone": "metaiqa", "score_mean": "10.0", "score_scale": "100.0", "scale": "MOS of a test"}
     save_weights(tmp_path / "own.safetensors", network.state_dict(), about)
     save_weights(tmp_path / "bare.safetensors", network.state_dict(), {})
-    monkeypatch.setattr(score_images, "SHIPPED", tmp_path / "own.safetensors")
+    monkeypatch.setattr(score_images_run, "SHIPPED", tmp_path / "own.safetensors")
     scores = []
     for options in (
         [],
@@ -457,7 +458,7 @@ def test_one_image_and_one_without_a_score(tmp_path):
 
 
 def test_tuned_decides_without_an_image_that_has_no_score(folder, tmp_path, monkeypatch, eager):
-    monkeypatch.setattr(score_images, "TUNED", replace(eager, judge_on=20))
+    monkeypatch.setattr(score_images_run, "TUNED", replace(eager, judge_on=20))
     Image.new("RGB", (40, 40)).save(folder / "00.png")
     model = ["--model", "tests.test_score_images:moody", *MODEL[2:]]
     written = ["--output", str(tmp_path / "s.csv"), "--json", str(tmp_path / "s.json")]

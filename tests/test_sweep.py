@@ -27,6 +27,7 @@ from common.runs.store import Store
 from common.system.errors import UserError
 from data import inputs
 from scripts import all_expt, merge_results, report, reproduce_cell
+from scripts.run import reproduce_cell as reproduce_cell_run
 from tests import miniature
 from weights.networks import BACKBONES, experiments
 
@@ -230,12 +231,14 @@ def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
         == 0
     )
     made, expected = (path.read_text(encoding="utf-8") for path in (tmp_path / "out/report.md", EXPECTED))
-    number = re.compile(r"[-+]?\d+\.\d+")
+    number = re.compile(r"[-+\u2212]?\d+\.\d+")
     hint = (
         f"if the change is meant, look at {tmp_path / 'out' / 'index.html'}, and copy report.md to {EXPECTED}"
     )
     assert number.sub("#", made) == number.sub("#", expected), hint
-    values = [[float(value) for value in number.findall(text)] for text in (made, expected)]
+    values = [
+        [float(value.replace("\u2212", "-")) for value in number.findall(text)] for text in (made, expected)
+    ]
     assert values[0] == pytest.approx(values[1], abs=0.002), hint
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert (
@@ -479,8 +482,8 @@ def test_a_network_is_imported_when_it_is_asked_for():
 def test_another_checkpoint_in_a_place_of_a_table_is_another_cell():
     """Else a sweep would count it as done."""
     asked = ["--table", "1", "--backbone", "tres", "--dataset", "pipal"]
-    own, place = reproduce_cell.cell_of(reproduce_cell.parser().parse_args(asked))
-    other, same_place = reproduce_cell.cell_of(
+    own, place = reproduce_cell_run.cell_of(reproduce_cell.parser().parse_args(asked))
+    other, same_place = reproduce_cell_run.cell_of(
         reproduce_cell.parser().parse_args([*asked, "--weights", "my.pth"])
     )
     assert place == same_place and own == place.cell

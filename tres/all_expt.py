@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from common.protocols import METHODS
-from common.runs import launch
 from common.runs.grid import EXTRA, MAIN, TABLE_1, TABLE_2, Experiment, Target, adapting, targets
-from data.inputs import INPUTS
-from tres.wrapper import BACKBONE
+from data import experiments
 
 WEIGHTS = "tres-live_fb"
 RANK, GC, BOTH = METHODS["rank"], METHODS["gc"], METHODS["rank+gc"]
@@ -64,7 +62,7 @@ EXPERIMENTS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return launch.main(argv, "python -m tres.all_expt", {"tres": (BACKBONE, EXPERIMENTS)}, INPUTS)
+    return experiments.main(argv, "python -m tres.all_expt", ["tres"])
 
 
 if __name__ == "__main__":

@@ -134,6 +134,13 @@ def _latex_table(table: Table) -> str:
     return "\n".join(lines) + "}\n\\end{table}"
 
 
+def _label(text: str) -> str:
+    """Write the heading of a row, on several lines where it is long."""
+    if len(text) <= 40:
+        return escaped(text)
+    return rf"\parbox[t]{{0.4\textwidth}}{{\raggedright {escaped(text)}}}"
+
+
 def _latex_row(table: Table, row: int) -> list[str]:
     values = [table.values.get((row, column)) for column in range(len(table.columns))]
     lines = []
@@ -145,6 +152,6 @@ def _latex_row(table: Table, row: int) -> list[str]:
                 text + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in zip(texts, marks)
             ]
         if any(texts):
-            label = rf"\quad {escaped(name)}" if name else escaped(heading(table.rows[row][-1]))
+            label = rf"\quad {escaped(name)}" if name else _label(heading(table.rows[row][-1]))
             lines.append(" & ".join([label, *texts]) + r" \\")
     return lines

@@ -220,9 +220,13 @@ def settings_of(cell: Cell) -> str:
     for name, value in told(cell).items():
         part, _, field = name.partition(".")
         if part in ("method", "protocol") and field != "losses":  # which the method's name says
-            text = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            shown.append(f"{field}={text}")
+            shown.append(f"{field}={_joined(value) if isinstance(value, tuple) else value}")
     return "; ".join(shown)
+
+
+def _joined(values: tuple[object, ...]) -> str:
+    """Return several names, or the ends of a range."""
+    return ("+" if any(isinstance(value, str) for value in values) else " to ").join(map(str, values))
 
 
 def _outcome(result: CellResult | None, failure: Failure | None) -> tuple[object, ...]:

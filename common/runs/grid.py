@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.protocols import METHODS, Method, Protocol, Setting
 from common.runs.cell_ids import cell_id
 from common.system.errors import UserError
-from common.y import Backbone
+
+if TYPE_CHECKING:
+    from common.y import Backbone
 
 PUBLISHED = Path(__file__).with_name("paper_tables.csv")
 PAPER_PLACES = ("1", "2", "3", "4", "5", "6", "7", "8", "fig4", "fig5", "fig6")  # tables, figures
@@ -121,7 +123,7 @@ def adapting(**settings: tuple[str, ...]) -> dict[str, Method]:
 
 def entries(
     name: str,
-    backbone: Backbone,
+    backbone: "Backbone",
     experiments: Sequence[Experiment],
     protocol: str,
     seeds: Sequence[int],
@@ -143,7 +145,7 @@ def entries(
 
 
 def paper_grid(
-    experiments: Mapping[str, tuple[Backbone, Sequence[Experiment]]],
+    experiments: "Mapping[str, tuple[Backbone, Sequence[Experiment]]]",
     protocol: str,
     seeds: Sequence[int],
     limit: int | None = None,

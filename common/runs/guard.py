@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.adapter import Outcome
+if TYPE_CHECKING:
+    from common.adapter import Outcome
 
 # SROCC between the source's scores of a batch and the adapted ones. The losses are told which images the
 # source holds for good and bad; an episode that ends in another order has left what it was told.
 KEPT_ORDER = 0.5
 
 
-def kept_order(outcome: Outcome) -> float:
+def kept_order(outcome: "Outcome") -> float:
     """Return the SROCC between the source's scores of an episode and the adapted ones.
 
     It is 0 where adaptation made all scores one, and NaN where there is no order to keep: fewer than three

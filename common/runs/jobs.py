@@ -45,7 +45,6 @@ class Inputs:
     Its functions are found by their names, so that it can be sent to other machines.
     """
 
-    datasets: Sequence[str]  # names of the data sets that an experiment may adapt to
     data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
     images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
     published_size: Callable[[Target], int]  # number of images, by those who published the data set

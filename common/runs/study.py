@@ -12,19 +12,6 @@ from common.protocols import METHODS, TUNED, Protocol, Setting, Tuned
 from common.runs.cell import shared_inputs
 from common.runs.tuned import alone
 
-PARTS = (
-    "methods",
-    "tuned",
-    "steps",
-    "lr",
-    "forms",
-    "statistics",
-    "gradient",
-    "head",
-    "batch",
-    "sorted",
-    "released",
-)
 FORMAT = 2  # of the files of scripts.study
 BATCH_SIZE = 8
 SORTED = ("bn-stats", "rank+gc")
@@ -34,7 +21,7 @@ SORTED = ("bn-stats", "rank+gc")
 class Row:
     """One row of the table."""
 
-    part: str  # of PARTS
+    part: str  # of scripts.study, --parts
     name: str  # what people call it
     setting: Setting | Tuned
     batch_size: int = BATCH_SIZE

@@ -1,5 +1,6 @@
 """Who sees to it that a sweep has workers: somebody else, or this process for the devices of its machine."""
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -68,11 +69,14 @@ class Devices(Tender):
 
     def _start(self, index: int) -> None:
         device = self.devices[index]
-        command = worker_command(self.address, f"{device}.{index}")
+        threads = str(max(1, (os.cpu_count() or 1) // len(self.devices)))  # else each would take every core
+        environment = {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+            **worker_environment(device, self.root, self.weights),
+        }
         with self._log(index).open("ab") as log:
-            self.processes[index] = start_worker(
-                command, worker_environment(device, self.root, self.weights), log
-            )
+            command = worker_command(self.address, f"{device}.{index}")
+            self.processes[index] = start_worker(command, environment, log)
 
     def _log(self, index: int) -> Path:
         return self.logs / f"worker-{index}.log"

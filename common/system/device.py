@@ -1,7 +1,6 @@
 """Where to compute, and what was used to."""
 
 import functools
-import hashlib
 import os
 import platform
 import subprocess
@@ -110,12 +109,3 @@ def _commit() -> str | None:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's content."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
