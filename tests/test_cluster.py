@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -164,6 +165,76 @@ def test_kills_of_workers_and_of_the_launcher_change_nothing(root, tmp_path, alo
         printed += ended(process)
     assert kills == 24 and printed.count("LOST") >= 20
     assert content(results) == alone
+
+
+def test_workers_with_other_code_data_or_weights_are_left_out(root, tmp_path, alone):
+    """Each with its reason, in one line; the others do the work."""
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    with next((other / "data/live_iqa").rglob("*.bmp")).open("ab") as file:
+        file.write(b"\0")
+    weights = next((other / "weights").glob("tres-live_fb*"))
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    code = tmp_path / "code"
+    for name in ("common", "data", "weights", "scripts", "tests", "tres", "musiq", "hyperiqa", "metaiqa"):
+        shutil.copytree(
+            ROOT / name, code / name, ignore=shutil.ignore_patterns("raw", "files", "__pycache__")
+        )
+    with (code / "common/losses.py").open("a") as file:
+        file.write("# a change\n")
+    results = tmp_path / "results"
+    with scheduler(tmp_path) as (file, workers):
+        workers.add(IQA_DATA_ROOT=str(other / "data"))
+        workers.add(IQA_WEIGHTS_DIR=str(other / "weights"))
+        command = [sys.executable, "-m", "scripts.worker", str(file), "--device", "cpu"]
+        environment = {**os.environ, **miniature.ENVIRONMENT}
+        with (tmp_path / "log").open("wb") as log:
+            elsewhere = subprocess.Popen(command, cwd=code, env=environment, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: "Registered to" in (tmp_path / "log").read_text())
+            process = launch(root, results, "--scheduler", str(file))
+            wait_for(lambda: left_out(results) == 3)
+            workers.add()
+            printed = ended(process)
+        finally:
+            elsewhere.kill()
+            elsewhere.wait()
+    assert content(results) == alone
+    for name, fault in (
+        ("w1", "its images of live_iqa are others, by their names and sizes: copy them anew"),
+        ("w2", r"its tres-live_fb has sha256 \w{12}, not \w{12}: copy it anew"),
+        (r"\S+-cpu-\w{4}", r"its code is another one \(digest \w{12}, here \w{12}\): use one commit"),
+    ):
+        assert re.search(rf"\] worker \d \({name}\) on \S+ LEFT OUT: {fault}\n", printed), printed
+    assert printed.count("LEFT OUT") == 3
+
+
+def left_out(results):
+    with suppress(OSError, ValueError):
+        return len(json.loads((results / ".work/status.json").read_text())["left_out"])
+
+
+def test_a_cell_that_kills_its_workers_fails_alone(root, tmp_path, alone):
+    results = tmp_path / "results"
+    with scheduler(tmp_path) as (file, workers):
+        process = launch(root, results, "--datasets", "live_iqa", "--scheduler", str(file))
+        deaths = 0
+        while process.poll() is None:
+            for dead in [one for one in workers.processes if not one.is_alive()]:
+                workers.processes.remove(dead)
+                deaths += 1
+            while len(workers.processes) < 2:
+                workers.add(MINIATURE_POISON="rotation")
+            time.sleep(0.05)
+        printed, errors = process.communicate()
+    assert process.returncode == 1, errors
+    assert "7 of 8 cells" in printed and "1 failed" in printed
+    assert re.search(
+        r"failed: \w{16}  .*: Rotation .*: 5 workers in a row died at it; the last: it ended", printed
+    )
+    good = {path: told for path, told in alone.items() if "live_iqa" in path.parts}
+    assert content(results) == {path: told for path, told in good.items() if "rotation" not in str(path)}
+    assert 10 <= deaths <= 25
 
 
 def keep_worker(scheduler, log, *options):

@@ -23,7 +23,7 @@ from common.runs.slurm import Slurm, slurm_cluster
 from common.runs.sweep import Answered, Gone, Joined
 from common.runs.tender import Devices, Tender
 from common.runs.worker import Answer, Checked, Expected
-from common.system.errors import UserError
+from common.system.errors import UserError, fault
 
 SECONDS = 5.0  # of work that a worker is asked for at a time
 POLL = 1.0  # seconds between two looks at who is there
@@ -87,7 +87,7 @@ class Cluster:
         if isinstance(value, Checked | Answer):
             yield Answered(worker, value)
             return
-        reason = str(value) if isinstance(value, UserError) else f"{type(value).__name__}: {value}"
+        reason = str(value) if isinstance(value, UserError) else f"{type(value).__name__}: {fault(value)}"
         if what == "check":
             if isinstance(value, ImportError):
                 reason += "; it must start in a checkout of this code, or with PYTHONPATH set to one"
