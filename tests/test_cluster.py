@@ -21,7 +21,7 @@ from common.runs import dask_worker
 from common.runs.slurm import lifetime, time_limit
 from common.system.errors import UserError
 from tests import miniature, stand_in_slurm
-from tests.test_sweep import ROOT, content
+from tests.test_sweep import ROOT, complaint, content
 
 SWEEP = ("--backbones", "tres", "--tables", "1", "3", "--datasets", "pipal", "live_iqa", "--seeds", "8")
 LAUNCHER = (  # asks for little at a time, so that a kill meets a job half done
@@ -376,7 +376,7 @@ def test_a_sweep_ends_where_slurm_gives_it_nothing(root, tmp_path, slurm, partit
     process = launch(root, tmp_path / "results", *asked, **environment)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert re.fullmatch(f"error: {fault}.*\n", errors)
+    assert re.fullmatch(f"error: {fault}.*", complaint(errors))
 
 
 def test_jobs_of_slurm_that_cannot_take_part_are_ended(root, tmp_path, slurm):
@@ -387,7 +387,8 @@ def test_jobs_of_slurm_that_cannot_take_part_are_ended(root, tmp_path, slurm):
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert re.search(r"LEFT OUT: \S+/none: no such folder", printed)
-    assert re.match(r"error: no worker in a job of Slurm can take part: \S+/none: no such folder", errors)
+    reason = complaint(errors)
+    assert re.match(r"error: no worker in a job of Slurm can take part: \S+/none: no such folder", reason)
     assert stand_in_slurm.log(folder) == ["1 cancelled"]
 
 
