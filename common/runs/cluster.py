@@ -7,6 +7,7 @@ wait at a worker that dies, and a death is charged to the one job that it may be
 
 import asyncio
 import json
+import pickle
 import queue
 import time
 import uuid
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.runs.dask_place import Place, serve
+from common.runs.dask_place import Call, Place, serve
 from common.runs.dask_worker import dask_modules, is_address, worker_environment
 from common.runs.jobs import Job
 from common.runs.slurm import Slurm, slurm_cluster
@@ -52,7 +53,8 @@ class Cluster:
 
     def _poll(self, jobs: int) -> Iterator[Joined | Gone]:
         try:
-            there = self.client.scheduler_info(n_workers=-1)["workers"]
+            # Not what the client keeps itself: that may be without workers.
+            there = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
         except (OSError, RuntimeError, asyncio.TimeoutError):  # OSError: also of a comm that is closed
             if self.client.status in ("closed", "closing"):
                 raise UserError("Dask's scheduler is gone: start one, and the same command goes on") from None
@@ -110,10 +112,8 @@ class Cluster:
 
     def _ask(self, worker: str, what: str, *more: Any) -> None:
         future = self.client.submit(
-            serve,
-            self.place,
-            what,
-            *more,
+            pickle.loads,
+            pickle.dumps(Call(serve, self.place, what, *more)),
             workers=[self.workers[worker][1]],
             key=f"{what}-{uuid.uuid4().hex}",
             pure=False,
