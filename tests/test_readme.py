@@ -1,12 +1,16 @@
 """What the README tells a new user to type, typed."""
 
+import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from common.system.cli import Parser
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
@@ -53,3 +57,24 @@ def test_every_command_of_the_readme_exists():
             assert shown.returncode == 0, module
             for option in re.findall(r"--[\w-]+", arguments):
                 assert option in shown.stdout, (module, option)
+
+
+class Parsed(Exception):
+    """A command has understood its options."""
+
+
+def test_every_command_of_docs_cluster_is_understood(monkeypatch, capsys):
+    """By its own parser, as far as that goes before anything is done."""
+
+    def parse_args(self, *arguments):
+        super(Parser, self).parse_args(*arguments)
+        raise Parsed
+
+    monkeypatch.setattr(Parser, "parse_args", parse_args)
+    text = (ROOT / "docs/cluster.md").read_text(encoding="utf-8").replace("$SLURM_ARRAY_TASK_ID", "1")
+    commands = re.findall(r"^python -m (scripts\.\S+) (.*?)&?$", text, re.M)
+    assert len(commands) == 7
+    for module, arguments in commands:
+        with pytest.raises(Parsed):
+            status = importlib.import_module(module).main(shlex.split(arguments))
+            pytest.fail(f"{module} {arguments}: {status}, {capsys.readouterr().err}")

@@ -28,6 +28,7 @@ from common.system.errors import UserError, fault
 
 SECONDS = 5.0  # of work that a worker is asked for at a time
 POLL = 1.0  # seconds between two looks at who is there
+FORGOTTEN = "Dask's scheduler lost what it was asked"
 
 
 class Cluster:
@@ -54,7 +55,7 @@ class Cluster:
     def _poll(self, jobs: int) -> Iterator[Joined | Gone]:
         try:
             # Not what the client keeps itself: that may be without workers.
-            there = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
+            there = self.client.sync(self.client.scheduler.identity)["workers"]
         except (OSError, RuntimeError, asyncio.TimeoutError):  # OSError: also of a comm that is closed
             if self.client.status in ("closed", "closing"):
                 raise UserError("Dask's scheduler is gone: start one, and the same command goes on") from None
@@ -65,7 +66,7 @@ class Cluster:
             if (dask_id, address) not in present:
                 yield from self._gone(worker, "it ended, or its machine or the line to it did")
             elif future is not None and future.status in ("lost", "cancelled"):
-                yield from self._gone(worker, "Dask lost what it was asked")
+                yield from self._gone(worker, FORGOTTEN)
         known = {(dask_id, address) for dask_id, address, _ in self.workers.values()}
         for (dask_id, address), name in present.items():
             if (dask_id, address) not in known:
@@ -89,7 +90,10 @@ class Cluster:
         if isinstance(value, Checked | Answer):
             yield Answered(worker, value)
             return
-        reason = str(value) if isinstance(value, UserError) else f"{type(value).__name__}: {fault(value)}"
+        if isinstance(value, asyncio.CancelledError):
+            reason = FORGOTTEN
+        else:
+            reason = str(value) if isinstance(value, UserError) else f"{type(value).__name__}: {fault(value)}"
         if what == "check":
             if isinstance(value, ImportError):
                 reason += "; it must start in a checkout of this code, or with PYTHONPATH set to one"
