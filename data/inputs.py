@@ -60,11 +60,16 @@ def published_size(target: Target) -> int:
     return subsets[target.subset or next(iter(subsets))] or 0
 
 
+def origin(dataset: str) -> str:
+    """Return where a data set is to be had."""
+    return DATASETS[dataset].source
+
+
 INPUTS = Inputs(  # for the launcher in common/, which imports neither data/ nor weights/
     data_root=data_root,
     images=images,
     published_size=published_size,
-    origin=lambda name: DATASETS[name].source,
+    origin=origin,
     checkpoint=located,
     network=network,
     cpu_seconds=CPU_SECONDS,

@@ -31,10 +31,11 @@ LAUNCHER = (  # asks for little at a time, so that a kill meets a job half done
 )
 
 
-def launch(root, results, *more, sweep=SWEEP, **environment):
+def launch(root, results, *more, sweep=SWEEP, inside=(), **environment):
+    """inside: a command that runs another one."""
     options = miniature.options(root, results, *sweep, *more)
     return subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, *options],
+        [*inside, sys.executable, "-c", LAUNCHER, *options],
         cwd=ROOT,
         env={**os.environ, **miniature.ENVIRONMENT, **environment},
         stdout=subprocess.PIPE,
@@ -95,15 +96,16 @@ class Workers:
 
     def kill(self, process):
         self.processes.remove(process)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join()
 
 
-def start_scheduler(file):
+def start_scheduler(file, host="127.0.0.1", inside=(), **environment):
     """Start a scheduler of Dask, and wait until it has written its address to a file."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    command = [*inside, sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", host, "--port", "0"]
     process = subprocess.Popen(
         [*command, "--no-dashboard", "--scheduler-file", str(file)],
+        env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -119,10 +121,10 @@ def wait_for(come, timeout=60):
 
 
 @contextmanager
-def scheduler(folder):
+def scheduler(folder, **environment):
     """A scheduler and its workers; gives the file that it has written."""
     file = folder / "scheduler.json"
-    process, workers = start_scheduler(file), Workers(file)
+    process, workers = start_scheduler(file, **environment), Workers(file)
     try:
         yield file, workers
     finally:
@@ -167,6 +169,23 @@ def test_kills_of_workers_and_of_the_launcher_change_nothing(root, tmp_path, alo
     assert content(results) == alone
 
 
+def test_a_worker_that_hangs_is_given_up(root, tmp_path, alone):
+    """Its kernel answers, as that of a machine that swaps does; when it goes on, it is too late."""
+    with scheduler(tmp_path, DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="3s") as (file, workers):
+        results = tmp_path / "results"
+        names = dict(workers.add(MINIATURE_PAUSE="0.05") for _ in range(2))
+        process = launch(root, results, "--scheduler", str(file))
+        wait_for(lambda: len(at_work(results)) == 2 or process.poll() is not None)
+        os.kill(names["w1"].pid, signal.SIGSTOP)
+        wait_for(lambda: at_work(results) == {"w2"} or process.poll() is not None, 30)
+        os.kill(names["w1"].pid, signal.SIGCONT)
+        names["w1"].join(30)
+        assert names["w1"].exitcode == 0
+        printed = ended(process)
+    assert "(w1) on" in printed and printed.count("LOST") == 1
+    assert content(results) == alone
+
+
 def test_workers_with_other_code_data_or_weights_are_left_out(root, tmp_path, alone):
     """Each with its reason, in one line; the others do the work."""
     other = tmp_path / "other"
@@ -186,12 +205,10 @@ def test_workers_with_other_code_data_or_weights_are_left_out(root, tmp_path, al
     with scheduler(tmp_path) as (file, workers):
         workers.add(IQA_DATA_ROOT=str(other / "data"))
         workers.add(IQA_WEIGHTS_DIR=str(other / "weights"))
-        command = [sys.executable, "-m", "scripts.worker", str(file), "--device", "cpu"]
-        environment = {**os.environ, **miniature.ENVIRONMENT}
-        with (tmp_path / "log").open("wb") as log:
-            elsewhere = subprocess.Popen(command, cwd=code, env=environment, stdout=log, stderr=log)
+        log = tmp_path / "log"
+        elsewhere = keep_worker(file, log, cwd=code, **miniature.ENVIRONMENT)
         try:
-            wait_for(lambda: "Registered to" in (tmp_path / "log").read_text())
+            wait_for(lambda: "Registered to" in log.read_text())
             process = launch(root, results, "--scheduler", str(file))
             wait_for(lambda: left_out(results) == 3)
             workers.add()
@@ -237,12 +254,13 @@ def test_a_cell_that_kills_its_workers_fails_alone(root, tmp_path, alone):
     assert 10 <= deaths <= 25
 
 
-def keep_worker(scheduler, log, *options):
-    """`python -m scripts.worker`, whose workers load none of the small networks."""
-    command = [sys.executable, "-m", "scripts.worker", str(scheduler), "--device", "cpu", *options]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
+def keep_worker(scheduler, log, *options, cwd=ROOT, inside=(), **environment):
+    """`python -m scripts.worker`, whose workers load the small networks if the environment says so."""
+    command = [*inside, sys.executable, "-m", "scripts.worker", str(scheduler), "--device", "cpu", *options]
     with log.open("wb") as output:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        return subprocess.Popen(
+            command, cwd=cwd, env={**os.environ, **environment}, stdout=output, stderr=output
+        )
 
 
 def test_a_kept_worker_outlives_the_scheduler_and_ends_after_a_while(tmp_path):

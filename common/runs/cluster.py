@@ -7,6 +7,7 @@ wait at a worker that dies, and a death is charged to the one job that it may be
 
 import asyncio
 import json
+import pickle
 import queue
 import time
 import uuid
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.runs.dask_place import Place, serve
+from common.runs.dask_place import Call, Place, serve
 from common.runs.dask_worker import dask_modules, is_address, worker_environment
 from common.runs.jobs import Job
 from common.runs.slurm import Slurm, slurm_cluster
@@ -27,6 +28,7 @@ from common.system.errors import UserError, fault
 
 SECONDS = 5.0  # of work that a worker is asked for at a time
 POLL = 1.0  # seconds between two looks at who is there
+FORGOTTEN = "Dask's scheduler lost what it was asked"
 
 
 class Cluster:
@@ -52,7 +54,8 @@ class Cluster:
 
     def _poll(self, jobs: int) -> Iterator[Joined | Gone]:
         try:
-            there = self.client.scheduler_info(n_workers=-1)["workers"]
+            # Not what the client keeps itself: that may be without workers.
+            there = self.client.sync(self.client.scheduler.identity)["workers"]
         except (OSError, RuntimeError, asyncio.TimeoutError):  # OSError: also of a comm that is closed
             if self.client.status in ("closed", "closing"):
                 raise UserError("Dask's scheduler is gone: start one, and the same command goes on") from None
@@ -63,7 +66,7 @@ class Cluster:
             if (dask_id, address) not in present:
                 yield from self._gone(worker, "it ended, or its machine or the line to it did")
             elif future is not None and future.status in ("lost", "cancelled"):
-                yield from self._gone(worker, "Dask lost what it was asked")
+                yield from self._gone(worker, FORGOTTEN)
         known = {(dask_id, address) for dask_id, address, _ in self.workers.values()}
         for (dask_id, address), name in present.items():
             if (dask_id, address) not in known:
@@ -87,7 +90,10 @@ class Cluster:
         if isinstance(value, Checked | Answer):
             yield Answered(worker, value)
             return
-        reason = str(value) if isinstance(value, UserError) else f"{type(value).__name__}: {fault(value)}"
+        if isinstance(value, asyncio.CancelledError):
+            reason = FORGOTTEN
+        else:
+            reason = str(value) if isinstance(value, UserError) else f"{type(value).__name__}: {fault(value)}"
         if what == "check":
             if isinstance(value, ImportError):
                 reason += "; it must start in a checkout of this code, or with PYTHONPATH set to one"
@@ -110,10 +116,8 @@ class Cluster:
 
     def _ask(self, worker: str, what: str, *more: Any) -> None:
         future = self.client.submit(
-            serve,
-            self.place,
-            what,
-            *more,
+            pickle.loads,
+            pickle.dumps(Call(serve, self.place, what, *more)),
             workers=[self.workers[worker][1]],
             key=f"{what}-{uuid.uuid4().hex}",
             pure=False,

@@ -43,7 +43,8 @@ def dask_modules() -> tuple[Any, Any]:
             "'dask-jobqueue>=0.9', or give a single --device"
         ) from None
     dask.config.set({name: value for name, value in SETTINGS.items() if _variable(name) not in os.environ})
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the sweep says itself who is lost
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the sweep says itself who is lost
     return dask, distributed
 
 
