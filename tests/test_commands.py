@@ -77,7 +77,9 @@ def test_a_cell(photographs, weights, tmp_path, capsys):
     ]
     assert all(float(row["loss_1"]) > 0 for row in rows.values())
     assert {row["distortion"] for row in rows.values()} <= {"blur", "compression", "noise"}
-    assert result["config"]["method"]["niter"] == 1 and len(result["config"]["weights_file"]["sha256"]) == 64
+    assert result["config"]["method"]["niter"] == 1
+    file = result["config"]["weights_file"]
+    assert len(file["sha256"]) == 64 and file["size"] == weights.stat().st_size
     for which in ("source", "adapted"):
         per_seed = [seed[which]["srocc"] for seed in result["seeds"]]
         for seed, srocc in enumerate(per_seed):
@@ -170,8 +172,8 @@ def broken(path, change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda state: state.pop("net.fc3.bias"), "1 entries missing (net.fc3.bias)"),
-        (lambda state: state.update(extra=torch.zeros(1)), "1 entries unknown (extra)"),
+        (lambda state: state.pop("net.fc3.bias"), "1 entry missing (net.fc3.bias)"),
+        (lambda state: state.update(extra=torch.zeros(1)), "1 entry unknown (extra)"),
         (lambda state: state.update({"net.fc3.bias": torch.zeros(2)}), "net.fc3.bias is (2,), not (1,)"),
         (lambda state: state["net.fc3.bias"].fill_(float("nan")), "not finite (net.fc3.bias)"),
     ],
