@@ -125,3 +125,16 @@ def test_rates_of_this_machine(root, tmp_path, capsys):
     assert "measured just now" in printed and "unknown" not in printed
     assert all_expt.main(miniature.options(root, tmp_path / "results", "--measure")) == 2
     assert "--dry-run" in capsys.readouterr().err and not (tmp_path / "results").exists()
+
+
+def test_what_shares_the_work_divides_it(root, tmp_path, capsys):
+    """Jobs of Slurm, and machines that know nothing of each other."""
+    some = ("--backbones", "metaiqa", "--tables", "1", "--datasets", "cid2013", "koniq10k")
+
+    def passes(*more):
+        printed = dry_run(root, tmp_path, capsys, *some, *more)
+        return int(re.search(r"([\d,]+) forward passes", printed)[1].replace(",", ""))
+
+    halves = passes("--part", "1/2"), passes("--part", "2/2")
+    assert sum(halves) == passes() and min(halves) > 0
+    assert "4 devices" in dry_run(root, tmp_path, capsys, *some, "--slurm", "-p gpu", "--workers-max", "4")

@@ -12,7 +12,7 @@ import torch
 from common.runs.benchmark import FORMAT, quick_forward_seconds
 from common.runs.cell import Plan
 from common.runs.grid import Cell, Entry, Target, place_name
-from common.runs.jobs import Job, jobs
+from common.runs.jobs import Job
 from common.runs.store import Store
 from common.runs.survey import Survey
 from common.system.device import title
@@ -120,6 +120,7 @@ def preview(
     places: Sequence[Entry],
     cells: Sequence[Cell],
     todo: Sequence[Cell],
+    work: Sequence[Job],
     found: Survey,
     store: Store,
     rates: Rates,
@@ -128,10 +129,9 @@ def preview(
 ) -> Iterator[str]:
     """Yield the lines that --dry-run prints.
 
-    cells: those of the places, each once; todo: those that are neither done nor failed.
+    cells: those of the places, each once; todo: those that are neither done nor failed; work: their jobs.
     devices: how many share the work; verbose: whether every place is listed.
     """
-    work = jobs(todo)
     here = Cost.of([job for job in work if not found.reason(job.cells[0])], found, rates)
     elsewhere = Cost.of([job for job in work if found.reason(job.cells[0])], found, rates)
     done = [cell for cell in cells if store.done(cell)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from common.runs.cost import Rates, preview
 from common.runs.folders import INDEX, LOGS
 from common.runs.grid import Cell, Entry, Experiment, paper_grid
-from common.runs.jobs import Inputs, jobs, part
+from common.runs.jobs import Inputs, Job, jobs, part
 from common.runs.progress import Progress
 from common.runs.status import Index, status, titles
 from common.runs.store import Store
@@ -98,21 +98,31 @@ def launch(args: argparse.Namespace, typed: str, experiments: Experiments, input
     if args.dry_run:
         todo = _todo(cells, store, args.retry_failed)
         rates = _rates(args, {cell.backbone for cell in todo}, experiments, inputs)
-        found, count = survey(todo, inputs, args), args.device.count(",") + 1
-        print("\n".join(preview(places, cells, todo, found, store, rates, count, args.verbose)))
+        found, work = survey(todo, inputs, args), _work(args.part, cells, todo)
+        devices = args.device.count(",") + 1 if args.slurm is None else args.workers_max
+        print("\n".join(preview(places, cells, todo, work, found, store, rates, devices, args.verbose)))
         return 0
     if args.rates or args.measure or args.verbose:
         raise UserError("--rates, --measure and --verbose are of --dry-run: add it")
     check_targets([args.results / INDEX], [], [inputs.data_root(args.data_root)])
-    devices = args.device.split(",")
-    for name in devices:
+    names = args.device.split(",")
+    for name in names:
         kind(name)
     with store.held(args.wait):
-        return _run(args, typed, places, cells, store, inputs, devices)
+        return _run(args, typed, places, cells, store, inputs, names)
 
 
 def _todo(cells: Sequence[Cell], store: Store, retry_failed: bool) -> list[Cell]:
     return [cell for cell in cells if not store.done(cell) and (retry_failed or not store.failed(cell))]
+
+
+def _work(share: tuple[int, int] | None, cells: Sequence[Cell], todo: Sequence[Cell]) -> list[Job]:
+    """Return what there is to do of some of the cells, or the share of it that a machine was given."""
+    work = jobs(todo)
+    if share is not None:
+        mine = {(cell.id, job.seed) for job in part(jobs(cells), *share) for cell in job.cells}
+        work = [job.only(cell for cell in job.cells if (cell.id, job.seed) in mine) for job in work]
+    return [job for job in work if job.cells]
 
 
 def _run(
@@ -132,11 +142,7 @@ def _run(
     known_as = titles(places)
     _settle(cells, todo, found, store, log)
     runnable = [cell for cell in todo if not found.reason(cell)]
-    work = jobs(runnable)
-    if args.part is not None:
-        mine = {(cell.id, job.seed) for job in part(jobs(cells), *args.part) for cell in job.cells}
-        work = [job.only(cell for cell in job.cells if (cell.id, job.seed) in mine) for job in work]
-        work = [job for job in work if job.cells]
+    work = _work(args.part, cells, runnable)
     index = Index(places, store)
     progress = Progress({cell.id: known_as[cell.id] for cell in runnable}, inputs.cpu_seconds, log)
     device = None if "auto" in devices else kind(devices[0])

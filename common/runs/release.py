@@ -4,7 +4,8 @@ It runs in a process of its own, where its modules (models, data_loader, utils) 
 Nothing of theirs is changed but what keeps it from running on any machine, and that at run time: `.cuda()`
 goes to the device that was asked for where that is no GPU; the ImageNet weights, which the checkpoint
 replaces anyway, are not downloaded; two packages that it imports and does not use on this way are stood in
-for. It reads photographs by its loader for DSLR, and writes its JPEG files beside them.
+for; and torchvision says that it is a version which they knew. It reads photographs by its loader for DSLR,
+and writes its JPEG files beside them.
 """
 
 import copy
@@ -136,6 +137,7 @@ def _silence() -> Iterator[None]:
 def _stand_in(device: torch.device) -> None:
     """Replace what keeps their code from running here; see the module's docstring."""
     import torch.utils.model_zoo
+    import torchvision
     from torchvision import models
 
     if device.type == "cuda":
@@ -145,6 +147,7 @@ def _stand_in(device: torch.device) -> None:
     for name in ("resnet18", "resnet50"):
         build = getattr(models, name)
         setattr(models, name, lambda *_, build=build, **__: build())
+    torchvision.__version__ = "0.9"  # they compare its first three characters, which 0.30 was not known for
     torch.utils.model_zoo.load_url = lambda *_, **__: {}
     for name, what in UNUSED.items():
         if find_spec(name.partition(".")[0]) is None:
