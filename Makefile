@@ -4,13 +4,17 @@ PYTHON_OLDEST ?= python3.10
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 
-.PHONY: demo test lint test-oldest clean
+.PHONY: demo test test-browser lint test-oldest clean
 
 demo: .venv/installed
 	$(BIN)/python -m scripts.demo --out results/demo
 
 test: .venv/installed lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# The pages in a real Chromium ($CHROMIUM, or the one on the PATH); screenshots go to results/browser.
+test-browser: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/test_pages.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

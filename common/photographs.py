@@ -1,23 +1,27 @@
 """Photographs: what is known of one, and reading its file as users have it."""
 
 import math
-import struct
-import zlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.system.errors import UserError
+from common.system.errors import UserError, fault
+from common.system.files import need_file
 
-# What Pillow raises for files that are no images, damaged, or too large.
-DAMAGED = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, MemoryError, struct.error, zlib.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
+# Names of Pillow's decoders of the formats that photographs come in. Left to itself it takes whatever a file
+# says it is, whose name may be photo.png: PostScript, which is handed to another program, and dozens of
+# formats that nobody has tested against malice.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations
+
+# Up to twice this size an image is decoded all the same, and beyond that it is refused: no word is needed.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -36,29 +40,39 @@ class Photograph:
         object.__setattr__(self, "group", self.group or self.key)
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open a photograph; nothing is decoded yet.
+
+    Raises UserError for a file that is missing or no image of FORMATS, and for whatever a decoder raises in
+    the block.
+    """
+    need_file(path, "image")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except Exception as error:  # of dozens of kinds, by decoder and version
+        raise UserError(
+            f"{path}: cannot be read as an image ({fault(error)}); replace the file or leave it out"
+        ) from None
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """Read a photograph as (H, W, 3), uint8 RGB, upright by its EXIF orientation.
 
     Greyscale, palette, RGBA (alpha dropped), CMYK and 16-bit files are converted. Raises UserError for a file
     that is missing, no image, or truncated.
     """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I") or image.mode == "F":
-                return _from_deep_grey(np.asarray(image))
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except DAMAGED as error:
-        raise UserError(
-            f"{path}: cannot be read as an image ({error}); replace the file or leave it out"
-        ) from None
+    with opened(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I") or image.mode == "F":
+            return _from_deep_grey(np.asarray(image))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Return (width, height) of a readable image, upright, from its header alone."""
-    with Image.open(path) as image:
+    """Return (width, height) of an image, upright, from its header alone. Raises UserError as `opened`."""
+    with opened(path) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(0x0112) in SIDEWAYS else (width, height)
 

@@ -38,8 +38,10 @@ def data_root(given: Path | None) -> Path:
     Raises UserError where it does not exist.
     """
     root = given or Path(os.environ.get("IQA_DATA_ROOT") or ROOT)
-    if not root.exists():
+    if not os.path.exists(root):  # unlike Path.exists, no error for a name that no file system takes
         raise UserError(f"{root}: no such folder; give --data-root, or set IQA_DATA_ROOT")
+    if not (root.is_dir() or root.is_file()):
+        raise UserError(f"{root} is neither a folder nor a file: give another --data-root")
     return root
 
 
@@ -59,7 +61,7 @@ def folder_of(dataset: Dataset, root: Path) -> Path:
         _bears(other, path) for other in DATASETS.values() if other is not dataset for path in folders
     )
     if alone and (
-        _bears(dataset, root.resolve())
+        _bears(dataset, Path(os.path.realpath(root)))
         or _labelled(dataset, Files.of(root, [p for p in content if p.is_file()]))
     ):
         return root

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
-from common.photographs import Photograph, read_rgb
+from common.photographs import Photograph, opened, read_rgb
 from common.system.errors import UserError, shown
 from data.dataset import Dataset, Reading, read_available
 
@@ -94,10 +93,10 @@ def _other_size(reading: Reading) -> str | None:
     """Return the first image and its size, where that is another than published; opening does not decode."""
     for photograph in reading.photographs[:1]:
         try:
-            with Image.open(photograph.path) as image:
+            with opened(photograph.path) as image:
                 if image.size != reading.dataset.size:
                     return f"{photograph.path} has {image.size[0]}x{image.size[1]} pixels"
-        except OSError:  # --decode names it
+        except UserError:  # --decode names it
             return None
     return None
 

@@ -104,7 +104,9 @@ def _listed(file: Path) -> list[_Named]:
     given = list(rows["MOS"]) if "MOS" in rows else [""] * len(names)
     scores = [number(score) if score else math.nan for score in given]
     if wrong := [score for score, value in zip(given, scores) if score and not math.isfinite(value)]:
-        raise UserError(f"{file}: MOS {shown(wrong)} is no finite number: mend it or leave it empty")
+        raise UserError(
+            f"{file}: MOS {shown(wrong)} is no finite number of a score's size: mend it or leave it empty"
+        )
     files = Files.below(file)
     paths = files.locate(names, whole_path=True)
     return [

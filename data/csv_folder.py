@@ -4,6 +4,7 @@ Its columns are `image_name`, `MOS` (larger = better) and optionally `reference`
 validation or test).
 """
 
+import os
 from pathlib import Path
 
 from common.system.errors import UserError, shown
@@ -39,7 +40,9 @@ def _label_file(files: Files) -> Path:
     if files.asked.is_file():
         return files.asked
     found = sorted(
-        path for path in files.root.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != "."
+        path
+        for path in files.root.iterdir()
+        if path.suffix.lower() == ".csv" and path.name[0] != "." and os.path.isfile(path)
     )
     if not found:
         raise UserError(f"{files.root}: no CSV file; put one there with the columns {', '.join(COLUMNS)}")

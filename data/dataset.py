@@ -168,7 +168,8 @@ def read_available(
         raise UserError(f"{labels.file}: {shown(repeated)} named more than once: keep one row per image")
     if bad := [row.key for row in rows if not np.isfinite(row.score)]:
         raise UserError(
-            f"{labels.file}: the {labels.column} of {shown(bad)} is no finite number: mend or remove the row"
+            f"{labels.file}: the {labels.column} of {shown(bad)} is no finite number of a score's size: "
+            "mend or remove the row"
         )
     paths = files.locate([row.path for row in rows], dataset.whole_path)
     photographs = [

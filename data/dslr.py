@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from common.system.errors import UserError
+from common.system.text import counted
 from data.dataset import Dataset, Label, Labels
 from data.files import Files
 from data.label_files import number, read_columns, read_csv
@@ -25,13 +26,12 @@ def labels(files: Files, column: str) -> Labels:
 
 def _authors_rows(file: Path, folder: str) -> list[Label]:
     """Read the rows after the first, a header of unknown names, which may be numbers."""
-    table = read_csv(file, header=None)
-    if table.shape[1] != 3:
-        raise UserError(f"{file}: {table.shape[1]} columns, not three of image, MOS and reference")
-    return [
-        _label(folder, name, score, reference)
-        for name, score, reference in table.iloc[1:].itertuples(index=False)
-    ]
+    table = read_csv(file)
+    if len(table.header) != 3:
+        raise UserError(
+            f"{file}: {counted(len(table.header), 'column')}, not three of image, MOS and reference"
+        )
+    return [_label(folder, name, score, reference) for name, score, reference in table.rows]
 
 
 def _label(folder: str, name: str, score: str, group: str = "") -> Label:

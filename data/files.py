@@ -102,7 +102,12 @@ class Files:
         return found
 
     def _candidates(self, name: str, whole_path: bool) -> list[Path]:
-        direct = self.root / name.replace("\\", "/")
+        below = PurePosixPath(name.replace("\\", "/"))
+        if not below.name or below.is_absolute() or ".." in below.parts or "\0" in name:
+            raise UserError(
+                f"{self.root}: {name!r} is no name of an image below that folder: mend or remove its label"
+            )
+        direct = self.root / below
         if os.path.isfile(direct):  # unlike Path.is_file, False for a name that no file system takes
             return [direct]
         candidates = self.by_name.get(_parts(name)[-1], [])

@@ -7,8 +7,7 @@ import torch
 
 from common.photographs import Photograph
 from common.runs.grid import Target
-from common.runs.launch import Inputs
-from common.runs.sweep import LoadedNetwork, TargetImages
+from common.runs.jobs import Inputs, LoadedNetwork, TargetImages
 from common.system.errors import UserError
 from common.system.seeds import digest
 from data.catalogue import DATASETS, data_root, folder_of
@@ -24,8 +23,7 @@ def network(backbone: str, source: SourceFile, device: torch.device) -> LoadedNe
     Raises UserError as `network_with` does.
     """
     module = network_with(backbone, source, device)
-    record = {"file": str(source.path), "sha256": source.sha256}
-    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), record)
+    return LoadedNetwork(partial(BACKBONES[backbone].wrap, module), source.record)
 
 
 def images(target: Target, limit: int | None, root: Path, allow_missing: bool = False) -> TargetImages:
@@ -66,6 +64,7 @@ INPUTS = Inputs(  # for the launcher in common/, which imports neither data/ nor
     data_root=data_root,
     images=images,
     published_size=published_size,
+    origin=lambda name: DATASETS[name].source,
     checkpoint=located,
     network=network,
     cpu_seconds=CPU_SECONDS,

@@ -19,8 +19,8 @@ def labels(files: Files, column: str) -> Labels:
     """
     file = files.need_label(FILES[column])
     names = files.need_label("refnames_all.mat")
-    scores, orgs = read_mat(file, column), read_mat(file, "orgs")
-    references = read_mat(names, "refnames_all")
+    scores, orgs = read_mat(file, column, "orgs")
+    (references,) = read_mat(names, "refnames_all")
     total = sum(BLOCKS.values())
     for source, variable, values in (
         (file, column, scores),

@@ -14,7 +14,8 @@ def labels(files: Files, column: str) -> Labels:
     The seven images of the observers' training, t1 to t7, are in `all` but not in `test`.
     """
     file = files.need_label(SCORES)
-    names, scores = read_mat(files.need_label(NAMES), "AllImages_release"), read_mat(file, "AllMOS_release")
+    (names,) = read_mat(files.need_label(NAMES), "AllImages_release")
+    (scores,) = read_mat(file, "AllMOS_release")
     if len(names) != len(scores):
         raise UserError(
             f"{file}: {len(scores)} scores for {len(names)} names in {NAMES}: are both of the same release?"

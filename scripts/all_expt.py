@@ -2,8 +2,8 @@
 
     python -m scripts.all_expt --data-root DIR --results results/paper --device cuda:0,cuda:1
 
-RESULTS gets a folder per cell; python -m scripts.report RESULTS shows them. Stop it at any time: the same
-command goes on.
+RESULTS gets a folder per cell, and cells.csv that lists them; python -m scripts.report RESULTS shows them.
+Stop it at any time: the same command goes on.
 """
 
 from collections.abc import Sequence

@@ -40,6 +40,11 @@ def parser() -> Parser:
         help="take a file that you downloaded yourself",
     )
     found.add_argument(
+        "--replace",
+        action="store_true",
+        help="let another file take the place of the one that is there, or recorded in lock.json",
+    )
+    found.add_argument(
         "--manifest", type=Path, default=MANIFEST, metavar="JSON", help="another list of the same form"
     )
     found.add_argument(
@@ -75,12 +80,13 @@ def by_hand(entry: Checkpoint, outcome: DownloadOutcome, folder: Path) -> str:
     """Return what failed with one checkpoint, and what its user can do."""
     pages = " or ".join(page(address) for address in entry.addresses) or "where you know it to be"
     dest = "" if folder == FILES else f" --dest {folder}"
+    replace = " --replace" if (folder / entry.file).exists() else ""
     return "\n".join(
         (
             f"{entry.name} failed:",
             *(f"  {reason}" for reason in outcome.reasons),
             f"  by hand: download {pages} with a browser, then",
-            f"  python -m scripts.download_weights --from-file {entry.name}=PATH{dest}",
+            f"  python -m scripts.download_weights --from-file {entry.name}=PATH{dest}{replace}",
         )
     )
 
@@ -101,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = []
     for entry in entries:
         try:
-            outcome = obtain(entry, args.dest, args.base_url, local.get(entry.name), patience)
+            outcome = obtain(entry, args.dest, args.base_url, local.get(entry.name), patience, args.replace)
         except KeyboardInterrupt:
             print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
             return 130

@@ -9,8 +9,10 @@ sweep is running, too: what is missing is marked as missing.
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.runs.grid import PAPER_PLACES
 from common.system.cli import Parser, finite, natural, positive
 from common.system.errors import command
+from weights.networks import BACKBONES
 
 
 def parser() -> Parser:
@@ -26,6 +28,16 @@ def parser() -> Parser:
         "--data-root",
         type=Path,
         help="folder of the data sets, for thumbnails; default: $IQA_DATA_ROOT, data/raw",
+    )
+    options.add_argument(
+        "--tables",
+        nargs="+",
+        choices=PAPER_PLACES,
+        metavar="N",
+        help=f"show these alone, of {' '.join(PAPER_PLACES)}",
+    )
+    options.add_argument(
+        "--backbones", nargs="+", choices=list(BACKBONES), metavar="NAME", help="show these networks alone"
     )
     whole = "; default: what most of the cells have"
     options.add_argument("--protocol", choices=("paper", "released"), help=f"paper or released{whole}")

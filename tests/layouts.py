@@ -162,7 +162,7 @@ def cid2013_ods(root):
     (root / "CID2013 data - version 12112014.xlsx").unlink()
     rows = [(name, *row[1:3]) for name, row in CID.items()]
     pd.DataFrame(rows, columns=["Source_ID", "Image set specific  MOS", "Realigned MOS"]).to_excel(
-        root / "cid.ods", index=False
+        root / "cid.ods", index=False, engine="odf"
     )
 
 

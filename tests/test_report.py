@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import jinja2
 import pytest
@@ -11,10 +12,12 @@ from PIL import Image
 
 from common.distortions import TYPES
 from common.photographs import Photograph
-from common.report.collected import Results, Sweep, Variant, sweeps
+from common.report.collected import Sweep, Variant, sweeps
 from common.report.page import render
 from common.report.tables import Head, Tally, figure_tables, paper_tables
 from common.report.text import escaped
+from common.runs.folders import Results, cell_folder
+from common.runs.grid import Target
 from common.runs.results import (
     CellResult,
     Failure,
@@ -98,7 +101,7 @@ def finish(
     scores.losses[:] = [1.0 / (step + 1) for step in range(niter)]
     weights = {"file": "network.pth", "sha256": "0" * 64}
     environment = {"commit": "abc", "device": "cpu", "torch": "2.6.0"}
-    folder = root / cell.id
+    folder = root / cell_folder(cell)
     write_result(folder, CellResult(cell, summary, data, weights, environment, 60.0), scores, photographs)
     return folder
 
@@ -117,6 +120,11 @@ def at(shown, name, row, column):
 
 def shown(root, variant=TWO):
     return paper_tables(Sweep(variant, Results.read(root), report_run.PAPER))
+
+
+def all_tables(root, variant=TWO):
+    sweep = Sweep(variant, Results.read(root), report_run.PAPER)
+    return [*paper_tables(sweep), *figure_tables(sweep)]
 
 
 def made(root, out, *options):
@@ -144,7 +152,7 @@ def test_a_measured_value_stands_beside_the_published_one(tmp_path):
 
     page, markdown, latex = made(root, tmp_path / "out")
     (cell,) = set(re.findall(r'<td class="helped first">(.*?)</td>', page))
-    lines = ["0.610 ± 0.014", "0.6032 · +0.007 ✓", "▲ +0.110 [+0.080, +0.140]"]
+    lines = ["0.610 ± 0.014", "csv0.6032 · +0.007 ✓", "▲ +0.110 [+0.080, +0.140]"]
     assert [re.sub("<[^>]+>", "", line) for line in cell.split("</span>")] == [*lines, ""]
     line = next(line for line in markdown.splitlines() if line.startswith("| TReS, TTA-IQA |"))
     assert (
@@ -153,6 +161,7 @@ def test_a_measured_value_stands_beside_the_published_one(tmp_path):
     )
     assert line.split(" | ")[1] == "— not run<br>paper 0.6578"
     assert r"& 0.610 $\pm$ 0.014 & 0.510 $\pm$ 0.014 &" in latex and r"& +0.007 * & $-$0.161 &" in latex
+    assert "paper 0.6710, \u22120.161 |" in markdown and "0.6710 · \u22120.161<" in page
     for text in (page, markdown, latex):
         assert "2 of 96 values measured; 1 of 2 lie within 0.01 of the published" in text
 
@@ -223,11 +232,13 @@ def test_the_same_results_give_the_same_bytes_and_are_left_alone(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     page = first[0]
     assert "<script" not in page and "@import" not in page and "<link" not in page
-    assert not re.search(r'(src|href)="(?!data:|#)', page) and "url(" not in re.sub(r"url\(#\w+\)", "", page)
+    assert not re.search(r'(src|href)="(?!data:|#|\.\./sweep/)', page) and "url(" not in re.sub(
+        r"url\(#\w+\)", "", page
+    )
     names = re.findall(r'\bid="([^"]+)"', page)
     links = set(re.findall(r'(?:href="#|url\(#)([\w-]+)', page))
     assert links <= set(names)
-    assert page.count("<details>") == 1 and page.count("<svg") == 4 + 1 + 1
+    assert page.count("<details open>") == 1 and page.count("<svg") == 4 + 1 + 1
 
 
 def test_thumbnails_where_the_data_are_and_names_elsewhere(tmp_path):
@@ -250,18 +261,76 @@ def test_one_variant_is_reported_and_the_others_are_named(tmp_path, capsys):
     finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.60, 0.62))
     finish(root, entry("1", "tres", "cid2013", "Baseline").cell, (0.5, 0.5))
     finish(root, entry("1", "tres", "cid2013", "TTA-IQA", few).cell, (0.606,), interval=None, n=6)
-    finish(root, replace(entry("1", "tres", "cid2013", "Baseline").cell, seeds=(7,)), (0.4321,))
-    page, markdown, _ = made(root, tmp_path / "out")
+    finish(root, replace(entry("1", "tres", "cid2013", "TTA-IQA").cell, seeds=(7,)), (0.4321,))
+    page, markdown, latex = made(root, tmp_path / "out")
     assert "2 of 181 cells finished" in markdown and "--protocol paper --seeds 1 --limit-images 6" in page
-    assert "Other results" in page and "0.432" in page and "**0.606" not in markdown
+    assert all("Other results" in text and "0.432" in text for text in (page, markdown, latex))
+    assert "**0.606" not in markdown
 
     page, markdown, _ = made(root, tmp_path / "few", "--limit-images", "6")
-    cell = r"\*\*0.606\*\* \(a\)<br>paper 0.6032, \+0.003<br>gain \+0.106 \|"
-    assert "1 of 181 cells finished" in markdown and re.search(cell, markdown)
+    cell = r"\*\*0.606\*\* \(a\)<br>paper 0.6032<br>gain \+0.106 \|"
+    assert "1 of 181 cells finished" in markdown and re.search(cell, markdown), "other images: no difference"
     value = at(shown(root, few), "Table 1", ("TReS", "TTA-IQA"), ("CID2013", "SROCC"))
     assert not value.comparable and not value.alike and value.verdict == ""
     assert "0 of 181 cells finished" in made(root, tmp_path / "none", "--protocol", "released")[1]
     assert [sweep.variant for sweep in sweeps(Results.read(root), report_run.PAPER)] == [TWO, few]
+
+
+def test_what_is_of_no_place_of_the_paper_is_in_every_file(tmp_path):
+    """Before the paper's tables, where none of those was measured."""
+    own = entry("2", "metaiqa", "cid2013", "gc").cell
+    source = entry("1", "metaiqa", "cid2013", "Baseline").cell
+    for cell in (own, source):
+        beside = replace(cell, weights="my_net.pth", target=Target("csv"), batch_size=4)
+        finish(tmp_path / "sweep", beside, (-0.32, -0.3), interval=(-0.9, -0.7), n=80)
+    page, markdown, latex = made(tmp_path / "sweep", tmp_path / "out")
+    for text in (page, markdown, latex):
+        assert text.index("Other results") < text.index("Table 2")
+    adapted = next(line for line in markdown.splitlines() if r"my\_net.pth" in line and ", gc (" in line)
+    assert "| **0.500 ± 0.000** | **0.400 ± 0.000** |" in adapted and "batches of 4" in adapted
+    assert "**\u22120.310 ± 0.014**<br>gain \u22120.810 [\u22120.900, \u22120.700], harmed" in adapted
+    assert r"$-$0.310 $\pm$ 0.014" in latex and "my_net.pth" in page
+
+
+def test_tables_and_networks_can_be_chosen(tmp_path, capsys):
+    root = tmp_path / "sweep"
+    for name in ("tres", "metaiqa"):
+        finish(root, entry("1", name, "cid2013", "TTA-IQA").cell, (0.6, 0.62))
+        fail(root, entry("1", name, "pipal", "Rotation").cell, f"{name} is too large")
+    finish(root, replace(entry("1", "tres", "cid2013", "TTA-IQA").cell, seeds=(7,)), (0.4321,))
+    page, markdown, latex = made(root, tmp_path / "out", "--tables", "2", "fig6")
+    for text in (page, markdown, latex):
+        assert "Table 2" in text and "Figure 6" in text and "Table 1" not in re.sub("Tables? 1 to", "", text)
+        assert "too large" not in text and "0.432" not in text
+    assert "2 of 55 cells finished, 0 failed" in markdown and "; Table 2, Figure 6." in markdown
+    page, markdown, _ = made(root, tmp_path / "out", "--backbones", "metaiqa")
+    assert "Table 8" in markdown and "Table 3" not in markdown, "which has no cell of MetaIQA"
+    assert "TReS" not in markdown and "metaiqa is too large" in markdown and "0.432" not in markdown
+    assert "--backbones metaiqa" in page and "tres is too large" not in page
+    assert (
+        report.main([str(root), "--out", str(tmp_path / "o"), "--tables", "3", "--backbones", "musiq"]) == 2
+    )
+    assert "widen" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("out", ["out", "some where/else#1/ü", "sweep%20 report"])
+def test_every_value_is_a_link_to_the_files_of_its_cell(tmp_path, monkeypatch, out):
+    root = tmp_path / "the sweep?"
+    cells = {entry("1", "tres", "cid2013", name).cell for name in ("TTA-IQA", "Rotation")}
+    folders = {finish(root, cell, (0.6, 0.62)) for cell in cells}
+    fail(root, entry("1", "metaiqa", "pipal", "Rotation").cell, "no memory")
+    monkeypatch.chdir(root)
+    page = made(Path("."), Path("..") / out)[0]
+    links = re.findall(r'href="([^"#]+)"', page)
+    assert not any(set(link) & set(" ?%") - {"%"} for link in links)
+    found = {(tmp_path / out / unquote(link)).resolve() for link in links}
+    files = {folder / name for folder in folders for name in ("result.json", "scores.csv")}
+    assert found == files | set((root / "failed").iterdir())
+    # SROCC and PLCC in Table 1, and both losses in Tables 2 and 6 and Figure 6 as well
+    measured = len(re.findall(r'class="measured"><a href="[^"]+/result.json"', page))
+    assert measured == sum(
+        value.measured is not None for table in all_tables(root) for value in table.values.values()
+    )
 
 
 def test_another_band_of_figure_4_is_found(tmp_path):
@@ -299,9 +368,9 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     (root := tmp_path / "sweep").mkdir()
     assert report.main([str(root), "--out", str(root / "report")]) == 2 and not list(root.iterdir())
     moved = finish(root, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
-    moved.rename(root / "0123456789abcdef")
+    (moved := moved.rename(moved.with_name("gc-0123456789abcdef")))
     assert report.main([str(root), *out]) == 2
-    (root / "0123456789abcdef" / "result.json").write_text('{"config"')
+    (moved / "result.json").write_text('{"config"')
     assert report.main([str(root), *out]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4 and all(line.startswith("error: ") for line in errors)
@@ -318,36 +387,152 @@ def test_a_result_of_an_older_program_is_refused_in_one_line(tmp_path, capsys):
     assert "result.json has format 1, and this program reads format 2: run the cell again" in line
 
 
+def changed(*path, to=...):
+    """Change or remove one value of a JSON file."""
+
+    def change(content):
+        value = json.loads(content)
+        *above, last = path
+        part = value
+        for name in above:
+            part = part[name]
+        if to is ...:
+            del part[last]
+        else:
+            part[last] = to
+        return json.dumps(value).encode()
+
+    return change
+
+
+def replaced(old, new):
+    """Replace some text of a file, which has it."""
+
+    def change(content):
+        assert old in content
+        return content.replace(old, new)
+
+    return change
+
+
+WHOLE = {
+    "a list": lambda content: b"[]",
+    "null": lambda content: b"null",
+    "an empty object": lambda content: b"{}",
+    "deep nesting": lambda content: b"[" * 100_000,
+    "half": lambda content: content[: len(content) // 2],
+    "no text": lambda content: b"\x89PNG\xff\xfe" + content,
+}
+RESULT = {
+    "config": changed("config", to=None),
+    "no seeds": changed("seeds"),
+    "no images": changed("n_images"),
+    "images in words": changed("n_images", to="many"),
+    "too few images": changed("n_images", to=-5),
+    "an endless number": changed("n_images", to=10**400),
+    "infinite": changed("adapted", "srocc", "values", to=[float("inf"), 0.5]),
+    "another seed": changed("seeds", 0, "seed", to=5),
+    "no gain": changed("srocc_gain", "mean", to="x"),
+    "half an interval": changed("srocc_gain", "interval_95", to=[0.1]),
+    "a value too few": changed("adapted", "plcc", "values", to=[0.5]),
+    "no metric": changed("source", "plcc", to=None),
+    "an object": changed("config", "method", "niter", to={"a": 1}),
+    "a field too many": changed("config", "method", "more", to=1),
+    "a name that is no text": changed("config", "method", "name", to=["gc"]),
+    "another cell": changed("config", "batch_size", to=4),
+    "unknown data set": changed("config", "data", "dataset", to="nobody's"),
+    "unknown subset": changed("config", "data", "subset", to="nothing"),
+    "no label file": changed("config", "data", "label_file"),
+    "no checksum": changed("config", "weights_file", "sha256", to=None),
+    "no device": changed("environment", "device"),
+    "a deep device": changed("environment", "device", to=[[[["cpu"]]]]),
+}
+RUN = {
+    "no time": changed("seconds", to=0),
+    "negative": changed("seconds", to=-1.0),
+    "text": changed("seconds", to="1"),
+    "NaN": changed("seconds", to=float("nan")),
+}
+SCORES = {
+    "half": WHOLE["half"],
+    "the last byte": lambda content: content[:-1],
+    "header only": lambda content: content.splitlines(keepends=True)[0],
+    "no text": lambda content: bytes(range(256)) * 8,
+    "a row too few": lambda content: b"".join(content.splitlines(keepends=True)[:-1]),
+    "an image too few": lambda content: b"".join(
+        line for line in content.splitlines(keepends=True) if not line.startswith(b"image0")
+    ),
+    "a column too few": replaced(b"adapted_score", b"adapted"),
+    "another seed": replaced(b",0,", b",2,"),
+    "a word": replaced(b"image0.png,wn,10.0,", b"image0.png,wn,ten,"),
+    "no number": replaced(b"image0.png,wn,10.0,", b"image0.png,wn,nan,"),
+}
+FAILURE = {
+    "no reason": changed("reason"),
+    "no cell": changed("cell", to=[]),
+    "of another": changed("cell", "seeds", to=[7]),
+}
+
+
 @pytest.mark.parametrize(
-    "path, value",
+    "file, change",
     [
-        (("srocc_gain", "interval_95"), []),
-        (("srocc_gain", "mean"), "x"),
-        (("source", "srocc", "values"), ["x", 1]),
-        (("adapted", "plcc", "values"), [0.5]),
-        (("source", "plcc"), None),
-        (("config", "method", "niter"), {"a": 1}),
+        pytest.param(file, change, id=f"{file}: {name}")
+        for file, changes in (
+            ("result.json", WHOLE | RESULT),
+            ("run.json", WHOLE | RUN),
+            ("scores.csv", SCORES),
+            ("failed", WHOLE | FAILURE),
+        )
+        for name, change in changes.items()
     ],
 )
-def test_a_damaged_result_is_named_in_one_line(tmp_path, capsys, path, value):
-    folder = finish(tmp_path, entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
-    content = json.loads((folder / "result.json").read_text())
-    *above, last = path
-    part = content
-    for name in above:
-        part = part[name]
-    part[last] = value
-    (folder / "result.json").write_text(json.dumps(content))
-    assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "result.json: not a result of this program" in line or "its cell is" in line
-
-
-def test_whatever_a_page_shows_is_escaped(tmp_path):
+def test_a_damaged_file_is_named_in_one_line(tmp_path, capsys, file, change):
     cell = entry("1", "tres", "cid2013", "TTA-IQA").cell
-    names = ["<i>&0.png", '"1".png', *NAMES[2:]]
+    root = tmp_path / "sweep"
+    folder = finish(root, cell, (0.6, 0.62), kinds=("wn", "jpeg") * 3, n=12)
+    fail(root, entry("1", "metaiqa", "pipal", "Rotation").cell, "out of memory")
+    (path,) = (root / "failed").iterdir() if file == "failed" else [folder / file]
+    path.write_bytes(change(path.read_bytes()))
+    assert report.main([str(root), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert re.search("move its folder elsewhere|remove it|run the cell again", line)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["result.json", "run.json", "scores.csv"])
+def test_an_empty_file_is_none(tmp_path, name):
+    """As a loss of power leaves it: the cell does not count, and the report says so."""
+    folder = finish(tmp_path / "sweep", entry("1", "tres", "cid2013", "TTA-IQA").cell, (0.6, 0.62))
+    (folder / name).write_bytes(b"")
+    page, markdown, _ = made(tmp_path / "sweep", tmp_path / "out")
+    assert "0 of 181 cells finished" in markdown and f"not counted: {folder}" in page
+
+
+def test_whatever_a_page_shows_is_escaped(tmp_path, recwarn):
+    cell = entry("1", "tres", "cid2013", "TTA-IQA").cell
+    names = ["<i>&0.png", '"1".png', *NAMES[2:5], "漢$x_$.png"]
     finish(tmp_path / "sweep", cell, (0.6, 0.62), adapted=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]] * 2, names=names)
     page = made(tmp_path / "sweep", tmp_path / "out")[0]
-    assert "<td>&lt;i&gt;&amp;0.png</td>" in page and "<i>&0" not in page
+    assert "<td>&lt;i&gt;&amp;0.png</td>" in page and "<i>&0" not in page and "漢$x_$.png" in page
+    assert not [one for one in recwarn if one.category is UserWarning], "of letters that a font lacks"
+    file = tmp_path / "sweep" / cell_folder(cell) / "result.json"
+    content, hostile = json.loads(file.read_text()), "<script>alert('$a_$\"')</script>"
+    content["config"]["data"] |= {"score_column": hostile, "direction": hostile, "label_file": hostile}
+    content["config"]["weights_file"] = {"file": hostile, "sha256": hostile}
+    content["config"]["method"]["name"] = hostile
+    content["environment"] = {"commit": hostile, "device": hostile, "torch": hostile}
+    file.write_text(json.dumps(content))
+    scores = file.with_name("scores.csv")
+    scores.write_text(
+        scores.read_text().replace(",,10.0", f',"{hostile.replace(chr(34), chr(34) * 2)}",10.0')
+    )
+    page = made(tmp_path / "sweep", tmp_path / "out")[0]
+    assert "<script" not in page and page.count("&lt;script&gt;") > 10
+    content["config"]["protocol"]["name"] = hostile  # which makes it one of the other results
+    file.write_text(json.dumps(content))
+    page, _, latex = made(tmp_path / "sweep", tmp_path / "out")
+    assert "<script" not in page and "&lt;script&gt;" in page and r"\$a\_\$" in latex
     with pytest.raises(jinja2.UndefinedError):
         render("demo.html.j2")  # without what it shows

@@ -26,15 +26,7 @@ def answer(*command: str) -> tuple[int, list[str], str]:
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="yet to be split", strict=True))
-        if name == "scripts.benchmark"
-        else name
-        for name in COMMANDS
-    ],
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_and_a_mistyped_option_wait_for_no_import(command):
     status, lines, _ = answer(command, "--help")
     assert status == 0 and lines[0].startswith(f"usage: python -m {command}") and lines[-1] == "imported:"

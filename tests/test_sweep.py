@@ -5,7 +5,9 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,12 +21,12 @@ import pytest
 import tres.all_expt
 from common.runs.cell import Plan
 from common.runs.grid import PAPER_PLACES, Target, paper_grid, published
+from common.runs.jobs import jobs
 from common.runs.journal import Journal
-from common.runs.sweep import Store, jobs
+from common.runs.store import Store
 from common.system.errors import UserError
-from common.system.locks import locked
 from data import inputs
-from scripts import all_expt, report, reproduce_cell
+from scripts import all_expt, merge_results, report, reproduce_cell
 from scripts.run import reproduce_cell as reproduce_cell_run
 from tests import miniature
 from weights.networks import BACKBONES, experiments
@@ -70,9 +72,15 @@ def content(results):
     }
 
 
+def complaint(errors):
+    """The one line that is no note."""
+    (line,) = (line for line in errors.splitlines() if not line.startswith("note: "))
+    return line
+
+
 def start(root, results, *more):
     program = [sys.executable, "-m", "tests.miniature", *miniature.options(root, results, *more)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **miniature.ENVIRONMENT}
     return subprocess.Popen(
         program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -136,7 +144,9 @@ def begun(journal):
 def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
     process = start(root, tmp_path, *SOME)
     deadline = time.monotonic() + 120
-    while not (list(tmp_path.glob("*/result.json")) and any(map(begun, tmp_path.glob(".work/*/*.jsonl")))):
+    while not (
+        list(tmp_path.glob("*/*/*/result.json")) and any(map(begun, tmp_path.glob(".work/*/*.jsonl")))
+    ):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
@@ -151,7 +161,7 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
     assert process.returncode == 0, errors
     assert content(tmp_path) == alone
     assert all(content(tmp_path)[name] == value for name, value in before.items())
-    assert [path.name for path in tmp_path.glob(".work/*")] == ["locks"]
+    assert sorted(path.name for path in tmp_path.glob(".work/*")) == ["lock", "status.json"]
 
 
 def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkeypatch, capsys):
@@ -173,29 +183,31 @@ def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkey
     line["adapted"][0] = 123.0
     path.write_bytes(head + json.dumps(line).encode() + b"\n" + b"x" + second + third)
     assert all_expt.main(options) == 0
-    with (tmp_path / path.parent.name / "scores.csv").open(newline="") as file:
+    (folder,) = tmp_path.glob(f"*/*/*-{path.parent.name}")
+    with (folder / "scores.csv").open(newline="") as file:
         assert sorted(float(row["adapted_score"]) for row in csv.DictReader(file))[-2:][1] == 123.0
 
 
-def test_a_cell_that_another_sweep_is_at_is_waited_for(root, tmp_path, alone):
+def test_a_second_sweep_on_a_folder_says_who_has_it_and_leaves_or_waits(root, tmp_path, alone):
     store = Store(tmp_path)
-    store.prepare()
-    cell = next(
-        entry.cell
-        for entry in miniature_grid(2)
-        if entry.key == ("1", "tres", "tres-live_fb", "pipal", "Rotation")
-    )
-    with locked(store.lock(f"{cell.id}.0"), wait=False) as free:
-        assert free
-        process = start(root, tmp_path, *SOME)
-        deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("*/result.json"))) < 15:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+    with store.held(wait=False):
+        second = start(root, tmp_path, *SOME)
+        _, errors = second.communicate(timeout=120)
+        assert second.returncode == 2
+        assert f"process {os.getpid()} on {socket.gethostname()} since 20" in complaint(errors)
+        waiting = start(root, tmp_path, *SOME, "--wait")
+        assert f"process {os.getpid()}" in waiting.stdout.readline()
         time.sleep(0.5)
-        assert process.poll() is None and not store.done(cell) and not (store.work(cell) / "0.jsonl").exists()
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+        assert waiting.poll() is None and not content(tmp_path)
+        shown = subprocess.run(
+            [sys.executable, "-m", "tests.miniature", *miniature.options(root, tmp_path, *SOME, "--status")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert "0 of 16 cells" in shown and f"process {os.getpid()}" in shown
+    _, errors = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, errors
     assert content(tmp_path) == alone
 
 
@@ -204,7 +216,7 @@ def test_a_result_that_lost_a_file_is_made_again(root, tmp_path, small, capsys):
     assert all_expt.main(options) == 0
     whole = content(tmp_path)
     for name in ("result.json", "scores.csv"):
-        next(tmp_path.glob(f"*/{name}")).unlink()
+        next(tmp_path.glob(f"*/*/*/{name}")).unlink()
         assert all_expt.main(options) == 0 and content(tmp_path) == whole
 
 
@@ -213,6 +225,11 @@ def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
     was looked at."""
     assert all_expt.main(miniature.options(root, tmp_path / "results", "--seeds", "2")) == 0
     assert "181 of 181 cells" in capsys.readouterr().out
+    with (tmp_path / "results/cells.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 181 and {row["state"] for row in rows} == {"done"}
+    assert all((tmp_path / "results" / row["folder"] / "scores.csv").is_file() for row in rows)
+    assert sum(len(row["places"].split("; ")) for row in rows) == len(grid(2))
     assert (
         report.main(
             [str(tmp_path / "results"), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]
@@ -220,12 +237,14 @@ def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
         == 0
     )
     made, expected = (path.read_text(encoding="utf-8") for path in (tmp_path / "out/report.md", EXPECTED))
-    number = re.compile(r"[-+]?\d+\.\d+")
+    number = re.compile(r"[-+\u2212]?\d+\.\d+")
     hint = (
         f"if the change is meant, look at {tmp_path / 'out' / 'index.html'}, and copy report.md to {EXPECTED}"
     )
     assert number.sub("#", made) == number.sub("#", expected), hint
-    values = [[float(value) for value in number.findall(text)] for text in (made, expected)]
+    values = [
+        [float(value.replace("\u2212", "-")) for value in number.findall(text)] for text in (made, expected)
+    ]
     assert values[0] == pytest.approx(values[1], abs=0.002), hint
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert (
@@ -233,43 +252,74 @@ def test_the_whole_paper_and_its_report(root, tmp_path, small, capsys):
     )  # photographs; 16 networks and data sets, four drawings each
 
 
-def test_two_sweeps_at_once_share_the_work(root, tmp_path, alone):
-    both = [start(root, tmp_path, *SOME), start(root, tmp_path, *SOME, "--tables", "3", "1", "2")]
-    for process in both:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-    found = content(tmp_path)
-    assert {name: found[name] for name in alone} == alone
-    ended = Counter(
-        re.findall(
-            r"(?m) ([0-9a-f]{16})  ", "".join(path.read_text() for path in tmp_path.glob("logs/*.log"))
-        )
-    )
-    assert set(ended.values()) == {1} and len(ended) == len(found) / 2
-
-
-def test_two_devices_draw_from_one_queue(root, tmp_path, alone):
-    process = start(root, tmp_path, *SOME, "--device", "cpu,cpu")
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert content(tmp_path) == alone
-
-
-def test_the_others_go_on_without_a_worker_that_died(root, tmp_path, alone):
+def test_several_devices_share_the_jobs_and_one_that_dies_is_replaced(root, tmp_path, alone):
     process = start(root, tmp_path, *SOME, "--device", "cpu,cpu")
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".work/*/*.jsonl")):
+    while not any(map(begun, tmp_path.glob(".work/*/*.jsonl"))):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
-    os.kill(int(workers[-1]), signal.SIGKILL)
-    printed, errors = process.communicate(timeout=120)
-    assert "LOST" in printed and "exit status -9" in printed, errors
-    assert process.returncode == ("unfinished: " in printed)
+    workers = [child for child in children if "dask_worker" in Path(f"/proc/{child}/cmdline").read_text()]
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(int(worker), signal.SIGKILL)
+    printed, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    assert "LOST" in printed and content(tmp_path) == alone
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_parts_that_know_nothing_of_each_other_are_put_together(root, tmp_path, alone, capsys):
+    parts = [tmp_path / str(number) for number in (1, 2, 3)]
+    for process in [start(root, part, *SOME, "--part", f"{part.name}/3") for part in parts]:
+        printed, errors = process.communicate(timeout=120)
+        assert process.returncode == 0 and "merge_results" in printed, errors
+    assert all(list(part.glob(".work/*/*.jsonl")) for part in parts)
+    out = tmp_path / "out"
+    assert merge_results.main([str(out), *map(str, parts)]) == 0
+    assert len(list(out.glob(".work/*/*.jsonl"))) == 32
+    process = start(root, out, *SOME)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert content(out) == alone
+    assert "seed" not in next(out.glob("logs/*.log")).read_text().partition("\n")[2], "no job was begun"
+
+
+def test_parts_that_disagree_are_not_put_together(root, tmp_path, capsys):
+    process = start(root, tmp_path / "a", *SOME, "--methods", "gc", "rank")
+    assert process.communicate(timeout=60) and process.returncode == 0
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    scores = next((tmp_path / "b").glob("*/*/*/scores.csv"))
+    scores.write_text(scores.read_text().replace("1", "2"))
+    assert merge_results.main([str(tmp_path / "out"), str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert scores.parent.name in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_several_devices_need_dask(root, tmp_path, small, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert all_expt.main(miniature.options(root, tmp_path, *SOME, "--device", "cpu,cpu")) == 2
+    assert "pip install" in capsys.readouterr().err
+    assert all_expt.main(miniature.options(root, tmp_path, *SOME)) == 0
+
+
+def test_a_full_disk_ends_in_one_line_and_loses_nothing(root, tmp_path, alone):
+    """A limit of the size of files stands for the disk: a journal grows beyond it."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); "
+        "from tests import miniature; miniature.dask_setup(None); sys.exit(miniature.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *miniature.options(root, tmp_path, *SOME)]
+    full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    reason = complaint(full.stderr)
+    assert full.returncode == 2 and str(tmp_path) in reason
+    assert "cannot be written (File too large)" in reason
+    kept = {path: path.read_bytes() for path in tmp_path.glob(".work/*/*.jsonl")}
+    assert any(value.count(b"\n") > 1 for value in kept.values())
     process = start(root, tmp_path, *SOME)
-    process.communicate(timeout=120)
-    assert process.returncode == 0 and content(tmp_path) == alone
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert content(tmp_path) == alone
 
 
 def test_what_is_spoilt_fails_alone_and_can_be_mended(root, tmp_path, small, capsys):
@@ -289,15 +339,15 @@ def test_what_is_spoilt_fails_alone_and_can_be_mended(root, tmp_path, small, cap
     assert all_expt.main(options) == 1
     printed = capsys.readouterr().out
     failed = [line for line in printed.splitlines() if line.startswith("failed: ")]
-    assert len(failed) == 3 + 3 + 8 and "22 of 36 cells" in printed
-    assert all(
-        "IS_V_C08_D12.jpg" in line for line in failed if "live_fb on cid2013" in line or "metaiqa" in line
-    )
-    assert all("download_weights tres-live_iqa" in line for line in failed if "tres-live_iqa on" in line)
-    good = {path: path.stat().st_mtime_ns for path in results.glob("*/result.json")}
+    assert len(failed) == 3 + 3 and "22 of 36 cells" in printed
+    assert all("IS_V_C08_D12.jpg" in line for line in failed)
+    (missing,) = [line for line in printed.splitlines() if line.startswith("missing: ")]
+    assert "tres-live_iqa, for 8 cells" in missing and "download_weights tres-live_iqa" in missing
+    good = {path: path.stat().st_mtime_ns for path in results.glob("*/*/*/result.json")}
     image.write_bytes(saved[0])
     checkpoint.write_bytes(saved[1])
     assert all_expt.main(options) == 1, "what failed is not tried again unless asked for"
+    assert "30 of 36 cells" in capsys.readouterr().out, "what was missing is"
     assert all_expt.main([*options, "--retry-failed"]) == 0
     assert "36 of 36 cells" in capsys.readouterr().out and not list((results / "failed").iterdir())
     assert all(path.stat().st_mtime_ns == then for path, then in good.items())
@@ -308,15 +358,17 @@ def test_a_dry_run_on_an_empty_machine(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("IQA_DATA_ROOT", raising=False)
     assert all_expt.main(["--dry-run", "--weights-dir", str(tmp_path / "weights")]) == 0
     printed = capsys.readouterr().out
-    assert "222 places, 181 cells, 0 of them done" in printed and printed.count("cannot be run") == 222
-    assert (
-        "download_weights tres-live_iqa" in printed and "--data-root" in printed and "4 CPU cores" in printed
-    )
+    assert printed.startswith("222 places, 181 cells: 0 done, 0 failed before")
+    assert "0 to do, 181 cannot be run yet\nto do: nothing; cannot be run yet: about " in printed
+    missing = [line for line in printed.splitlines() if line.startswith("missing: ")]
+    assert len(missing) == 5 + 7 and "4 CPU cores" in printed
+    assert any(f"download_weights tres-live_iqa --dest {tmp_path}" in line for line in missing)
+    assert any("dslr" in line and "--data-root" in line and "M-SCQALE" in line for line in missing)
     assert not list(tmp_path.iterdir())
     assert all_expt.main([]) == 2
     assert "IQA_DATA_ROOT" in capsys.readouterr().err
     assert tres.all_expt.main(["--dry-run", "--weights-dir", str(tmp_path / "weights")]) == 0
-    assert "117 places, 92 cells" in capsys.readouterr().out
+    assert "117 places, 92 cells: " in capsys.readouterr().out
 
 
 def test_a_target_is_a_band_of_dmos_or_a_fixed_few(root):
@@ -412,11 +464,15 @@ def test_one_cell_is_reported_like_a_sweep(root, tmp_path, small, capsys):
     )
     assert all_expt.main(miniature.options(root, swept, *options)) == 0
     assert content(one) == content(swept) and len(content(one)) == 2
-    assert next(one.glob("*/result.json")).read_bytes() == (tmp_path / "one.json").read_bytes()
+    assert next(one.glob("*/*/*/result.json")).read_bytes() == (tmp_path / "one.json").read_bytes()
     capsys.readouterr()
     assert report.main([str(one), "--out", str(tmp_path / "out"), "--data-root", str(root / "data")]) == 0
     assert capsys.readouterr().out.startswith("1 of 181 cells finished")
-    assert reproduce_cell.main(cell) == 2 and "is there already" in capsys.readouterr().err
+    index = (one / "cells.csv").read_text()
+    assert index == (swept / "cells.csv").read_text().replace("Table 2: gc", "") and "done" in index
+    nothing = ["--data-root", str(tmp_path / "none"), "--weights-dir", str(tmp_path / "none")]
+    assert reproduce_cell.main([*cell, *nothing]) == 2, "before anything is read"
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_a_network_is_imported_when_it_is_asked_for():

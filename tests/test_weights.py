@@ -6,13 +6,16 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import types
+import urllib.request
 import zipfile
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,21 +23,31 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 from torchvision.models import resnet50
 
+from common.system import torch_file
 from common.system.errors import UserError
 from hyperiqa.model import HyperIQA
 from metaiqa.model import MetaIQA
 from scripts import convert_weights, download_weights
-from weights import manifest, module_pickle
+from weights import download, manifest
+from weights.download import Patience, obtain
 from weights.loading import load_weights, read_state_dict
 from weights.networks import BACKBONES
 
 ROOT = Path(__file__).parent.parent
-FILE = np.random.default_rng(0).bytes(1_000_000)
-OTHER = np.random.default_rng(1).bytes(1_000_000)
+
+
+def checkpoint(seed):
+    """The bytes of a checkpoint, a million of them."""
+    around = len(save({"x": torch.zeros(990_000, dtype=torch.uint8)})) - 990_000
+    data = np.random.default_rng(seed).bytes(1_000_000 - around)
+    return save({"x": torch.frombuffer(bytearray(data), dtype=torch.uint8)})
+
+
+FILE, OTHER = checkpoint(0), checkpoint(1)
 PAGE = (
     b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry</body></html>"
 )
@@ -131,7 +144,6 @@ def test_hyperiqa_under_iqa_pytorchs_names(tmp_path):
     assert torch.equal(ours.fc4w_conv.weight, theirs.fc_w_modules[3].weight)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_whole_module_is_read_without_its_classes(small, tmp_path, zipped, protocol):
@@ -211,7 +223,7 @@ def test_nothing_in_a_pickle_runs(tmp_path, zipped, place, kind):
 STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"  # of four numbers
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"K\0K\x04\x85K\x01\x85\x89NtR"
 INSTANCE = b"cthere\nIs.None\n)\x81"
-DEEP = b")" + b"\x85" * 3_000_000  # a tuple in a tuple in a tuple ...
+DEEP = b")" + b"\x85" * 300_000  # a tuple in a tuple in a tuple ...
 
 
 class Registered:
@@ -255,25 +267,28 @@ def crafted(path, opcodes):
         (TENSOR.replace(b"K\x04\x85K\x01\x85", (TENSOR + b"\x85") * 2) + b".", "not of numbers"),
         (b"}" + DEEP + b"Ns.", "a nested tuple"),
         (b"cbuiltins\nset\n]" + DEEP + b"a\x85R.", "a nested tuple"),
-        ((INSTANCE + b"}X\x08\0\0\0_modules}X\x01\0\0\0k") * 9999 + b"N" + b"ssb" * 9999 + b".", "Recursion"),
+        (
+            (INSTANCE + b"}X\x08\0\0\0_modules}X\x01\0\0\0k") * 9999 + b"N" + b"ssb" * 9999 + b".",
+            "is no tree of modules",
+        ),
     ],
 )
 def test_a_crafted_pickle_is_refused(tmp_path, monkeypatch, opcodes, message):
     monkeypatch.setitem(copyreg._extension_cache, 0xF0, Registered)
-    with pytest.raises(module_pickle.Refused, match=message):
-        module_pickle.read(crafted(tmp_path / "x.pt", opcodes))
+    with pytest.raises(torch_file.Refused, match=message):
+        torch_file.read(crafted(tmp_path / "x.pt", opcodes))
 
 
 def test_a_state_is_only_kept(tmp_path):
     """A stand-in keeps whatever attributes a file gives it, and none of them does anything."""
     harm = b"}X\x0c\0\0\0__setstate__cos\nsystem\nsX\x09\0\0\0__class__cos\nsystem\nsb"
-    found = module_pickle.read(crafted(tmp_path / "x.pt", INSTANCE + harm + b"X\x04\0\0\0trueb."))
-    system = module_pickle.Name("os.system")
+    found = torch_file.read(crafted(tmp_path / "x.pt", INSTANCE + harm + b"X\x04\0\0\0trueb."))
+    system = torch_file.Name("os.system")
     assert found.attributes == {"__setstate__": system, "__class__": system, "state": "true"}
 
 
 def test_a_memo_takes_no_more_memory_than_its_entries(tmp_path):
-    assert module_pickle.read(crafted(tmp_path / "x.pt", b"Nr\xff\xff\xff\x7f.")) is None
+    assert torch_file.read(crafted(tmp_path / "x.pt", b"Nr\xff\xff\xff\x7f.")) is None
 
 
 def test_a_file_that_wraps_itself_ends(tmp_path):
@@ -284,7 +299,6 @@ def test_a_file_that_wraps_itself_ends(tmp_path):
         read_state_dict(tmp_path / "x.pth")
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_plain_pickle_is_refused(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(in_dict(Reduce(tmp_path / "executed"))))
     with pytest.raises(UserError, match="was not loaded"):
@@ -350,7 +364,7 @@ def test_a_checkpoint_by_name_is_the_one_that_is_known(monkeypatch, tmp_path):
         source.verify("tres")
     entry = {"file": source.path.name, "size": 1, "sha256": hashlib.sha256(b"2").hexdigest(), "source": ""}
     (tmp_path / "lock.json").write_text(json.dumps({"metaiqa-tid2013-kadid10k": entry}))
-    with pytest.raises(UserError, match="download it again"):
+    with pytest.raises(UserError, match="download_weights --replace metaiqa-tid2013-kadid10k downloads it"):
         source.verify("metaiqa")
     (tmp_path / manifest.read_manifest()["musiq-resnet50"].file).write_bytes(b"1")
     with pytest.raises(UserError, match="not 0676ba61 as musiq-resnet50"):
@@ -489,6 +503,62 @@ class Handler(BaseHTTPRequestHandler):
     def moved_to_page(self, _):
         self.status(302, Location="/page/login")
 
+    def moved_to_file(self, _):
+        self.status(302, Location="file:///etc/passwd")
+
+    def moved_to_ftp(self, _):
+        self.status(302, Location="ftp://127.0.0.1/x")
+
+    def partial_unasked(self, _):
+        self.status(206)
+
+    def partial_at_once(self, _):
+        self.status(206, Content_Range=f"bytes 0-{len(FILE) - 1}/{len(FILE)}")
+
+    def busy_for_ever(self, _):
+        self.status(503, Retry_After="Mon, 01 Jan 99999999999 00:00:00 GMT")
+
+    def busy_for_a_large_number(self, _):
+        self.status(503, Retry_After="9" * 5000)
+
+    def coded(self, _):
+        self.status(200, Content_Encoding="gzip")
+
+    def steering_title(self, _):
+        self.send(PAGE.replace(b"Google", b"\x1b]0;owned\x07\xe2\x80\xae"), kind="text/html")
+
+    def steering_status(self, _):
+        self.wfile.write(b"HTTP/1.1 404 \x1b[31mred\r\nContent-Length: 0\r\n\r\n")
+
+    def more_than_said(self, _):
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(FILE)
+
+    def drips(self, start, piece):
+        with suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 " + start)
+            while True:
+                self.wfile.write(piece)
+                time.sleep(0.02)
+
+    def drips_bytes(self, _):
+        self.drips(b"200 OK\r\n\r\n", b"a")
+
+    def drips_headers(self, _):
+        self.drips(b"200 OK\r\nX: ", b"a")
+
+    def drips_continues(self, _):
+        self.drips(b"100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def drips_lengths(self, _):
+        self.drips(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a")
+
+    def drips_trailers(self, _):
+        self.drips(b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n")
+
 
 @pytest.fixture
 def server():
@@ -510,7 +580,7 @@ def arguments(server, tmp_path, monkeypatch):
         entry = {
             "name": "x",
             "file": "x.pth",
-            "backbone": "tres",
+            "backbone": None,
             "source_data": "",
             "used_for": "",
             "licence": "",
@@ -575,6 +645,16 @@ def test_a_change_at_the_source_is_noticed(arguments, tmp_path, capsys):
         ("dead", "given up after 3 tries"),
         ("missing", "HTTP 404"),
         ("busy_for_long", "come back in 86400 s"),
+        ("busy_for_a_large_number", "HTTP 503"),
+        ("busy_for_ever", "HTTP 503"),
+        ("moved_to_file", "HTTP 302"),
+        ("moved_to_ftp", "leads from http to ftp, which is not followed"),
+        ("partial_unasked", "answers with a part of the file"),
+        ("partial_at_once", "answers with a part of the file"),
+        ("coded", "comes coded as gzip, which was not asked for"),
+        ("steering_title", r"\x1b]0;owned\x07\u202e"),
+        ("steering_status", r"HTTP 404 \x1b[31mred"),
+        ("more_than_said", "has more than 1000000 bytes"),
     ],
 )
 def test_a_wrong_answer_is_refused_and_the_next_source_tried(
@@ -583,6 +663,7 @@ def test_a_wrong_answer_is_refused_and_the_next_source_tried(
     assert download_weights.main(arguments(behaviour)) == 1
     printed = capsys.readouterr().out
     assert reason in printed and server.url(behaviour) in printed and "--from-file x=PATH" in printed
+    assert all(line.isprintable() for line in printed.splitlines())
     assert left(tmp_path) == []
     assert download_weights.main(arguments(behaviour, "good")) == 0 and arrived(tmp_path)
 
@@ -609,6 +690,55 @@ def test_what_may_pass_is_tried_again(server, arguments, tmp_path, behaviour, ra
     assert [request[1] for request in server.requests] == ranges
 
 
+@pytest.mark.parametrize("what", ["bytes", "headers", "continues", "lengths", "trailers"])
+def test_a_server_that_drips_is_given_up(server, arguments, tmp_path, what):
+    """Each byte ends a time limit of the socket, so that they alone would go on for ever."""
+    arguments(f"drips_{what}", known=False)
+    (entry,) = manifest.read_manifest(tmp_path / "manifest.json").values()
+    patience = Patience(tries=2, wait=0.01, timeout=10, window=0.3, least=1000)
+    begun = time.perf_counter()
+    outcome = obtain(entry, tmp_path / "files", patience=patience)
+    assert outcome.state == "failed" and time.perf_counter() - begun < 5
+    assert "sends less than 1000 bytes in 0 s; given up after 2 tries" in outcome.reasons[0]
+
+
+def test_a_download_ends_in_time(server, arguments, tmp_path):
+    arguments("slow", known=False)
+    (entry,) = manifest.read_manifest(tmp_path / "manifest.json").values()
+    outcome = obtain(entry, tmp_path / "files", patience=Patience(wait=0.01, window=10, overall=0.5))
+    assert outcome.state == "failed" and "is not there in time; given up" in outcome.reasons[0]
+
+
+def test_a_file_of_unknown_size_has_a_limit(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(download, "LARGEST", 10_000_000)
+    assert download_weights.main(arguments("more_than_said", known=False)) == 1
+    assert "has more than 10000000 bytes" in capsys.readouterr().out and left(tmp_path) == []
+    monkeypatch.setattr(download, "LARGEST", 900_000)
+    assert download_weights.main(arguments("good", known=False)) == 1
+    assert "has 1000000 bytes, more than the 900000" in capsys.readouterr().out and left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "x.pth", "http://["]
+)
+def test_only_addresses_of_the_web_are_opened(arguments, tmp_path, capsys, address):
+    command = arguments(known=False)
+    entries = json.loads((tmp_path / "manifest.json").read_text())
+    entries[0]["sources"] = [{"url": address}]
+    (tmp_path / "manifest.json").write_text(json.dumps(entries))
+    assert download_weights.main(command) == 1
+    assert "is no address" in capsys.readouterr().out and left(tmp_path) == []
+
+
+def test_no_step_leads_away_from_https():
+    request = urllib.request.Request("https://a/x", headers={"Range": "bytes=1-"})
+    for address in ("http://a/x", "ftp://a/x"):
+        with pytest.raises(download.Failed, match="leads from https to"):
+            download._Redirects().redirect_request(request, None, 302, "", {}, address)
+    again = download._Redirects().redirect_request(request, None, 302, "", {}, "https://b/x")
+    assert again.full_url == "https://b/x" and again.headers["Range"] == "bytes=1-"
+
+
 def test_redirects_keep_the_range(server, arguments, tmp_path):
     assert download_weights.main(arguments("moved")) == 0 and arrived(tmp_path)
     assert sum(request[2] for request in server.requests) == len(FILE)
@@ -631,6 +761,66 @@ def test_a_file_from_elsewhere(server, arguments, tmp_path, capsys):
     )
     (tmp_path / "mine").write_bytes(FILE)
     assert download_weights.main(command) == 0 and arrived(tmp_path) and not server.requests
+
+
+def test_only_what_fits_its_network_is_named_and_recorded(arguments, tmp_path, capsys, weights):
+    """By hand, by download, or where it lay before."""
+    command = arguments("good", known=False)
+    entries = json.loads((tmp_path / "manifest.json").read_text())
+
+    def of(backbone):
+        (tmp_path / "manifest.json").write_text(json.dumps([entries[0] | {"backbone": backbone}]))
+
+    by_hand = [*command, "--from-file", f"x={weights}"]
+    of("hyperiqa")
+    for tried in (by_hand, command):
+        assert download_weights.main(tried) == 1
+        assert "does not fit this network" in capsys.readouterr().out and left(tmp_path) == []
+    of("unheard of")
+    assert download_weights.main(by_hand) == 1 and left(tmp_path) == []
+    assert "no network here is called that" in capsys.readouterr().out
+    (tmp_path / "files/x.pth").write_bytes(FILE)
+    of("metaiqa")
+    assert download_weights.main(command) == 1 and left(tmp_path) == ["x.pth"]
+    assert "does not fit this network" in capsys.readouterr().out
+    assert download_weights.main([*by_hand, "--replace"]) == 0 and left(tmp_path) == ["lock.json", "x.pth"]
+    assert (tmp_path / "files/x.pth").read_bytes() == weights.read_bytes()
+
+
+def test_another_file_is_compared_and_a_wrong_one_replaced(arguments, tmp_path, capsys, monkeypatch):
+    (tmp_path / "wrong").write_bytes(OTHER)
+    (tmp_path / "right").write_bytes(FILE)
+    command = arguments("good", known=False)
+    assert download_weights.main([*command, "--from-file", f"x={tmp_path / 'wrong'}"]) == 0
+    assert download_weights.main([*command, "--from-file", f"x={tmp_path / 'wrong'}"]) == 0
+    capsys.readouterr()
+    right = [*command, "--from-file", f"x={tmp_path / 'right'}"]
+    assert download_weights.main(right) == 1
+    printed = capsys.readouterr().out
+    assert "right is another file, with sha256" in printed and "x=PATH --dest" in printed
+    named = re.search(r"python -m scripts.download_weights (.* --replace)", printed)[1]
+    named = named.replace("PATH", str(tmp_path / "right")).split()
+    assert download_weights.main([*named, "--manifest", str(tmp_path / "manifest.json")]) == 0
+    assert arrived(tmp_path)
+    sha256 = hashlib.sha256(FILE).hexdigest()
+    assert json.loads((tmp_path / "files/lock.json").read_text())["x"]["sha256"] == sha256
+    for absent in ("absent", "files"):
+        assert download_weights.main([*command, "--from-file", f"x={tmp_path / absent}"]) == 1
+        assert f"{absent}" in capsys.readouterr().out and arrived(tmp_path)
+
+
+def test_a_result_tells_which_file_it_is_of(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(manifest, "FILES", tmp_path)
+    (tmp_path / "tres-live_fb.pth").write_bytes(b"1")
+    (tmp_path / "resnet50-0676ba61.pth").write_bytes(b"12")
+    source = manifest.located("tres-live_fb")
+    said = capsys.readouterr().err
+    assert said.startswith("note: no sha256 of tres-live_fb is published") and said.count("\n") == 1
+    sha256 = hashlib.sha256(b"1").hexdigest()
+    assert source.record == {"file": str(source.path), "sha256": sha256, "size": 1}
+    manifest.located("musiq-resnet50")
+    manifest.located(str(source.path))
+    assert capsys.readouterr().err == ""  # the digits are known; a file of the user's own
 
 
 def start(command):

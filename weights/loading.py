@@ -1,33 +1,26 @@
 """Loading checkpoints into networks, strictly, and without ever executing what a file brings along."""
 
-import pickle
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from common.system.errors import UserError, shown
+from common.system import torch_file
+from common.system.errors import UserError, fault, shown
+from common.system.files import need_file
 from common.system.output import whole_path
-from weights import module_pickle
+from common.system.text import counted
 from weights.manifest import SourceFile
 from weights.networks import BACKBONES
 
 WRAPPERS = ("state_dict", "model_state_dict", "params", "model")  # names under which training code stores one
 Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
-UNREADABLE = (
-    pickle.UnpicklingError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-)
+DTYPES = set(torch_file.DTYPES.values())
+SHARED = 4  # how many times the size of its file the tensors of a checkpoint may have together
 
 
 def load_weights(network: nn.Module, path: Path, rename: Rename = dict) -> None:
@@ -79,12 +72,10 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
         if given[key].shape != own[key].shape
     ]
     faults = [
-        f"{len(keys)} entries {what} ({shown(sorted(keys))})"
+        f"{counted(len(keys), 'entry', 'entries')} {what} ({shown(sorted(keys))})"
         for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
         if keys
     ]
-    if not faults and any(value.is_meta for value in given.values()):
-        faults = ["its tensors have no data"]
     if faults:
         raise UserError(
             f"{path} does not fit this network: {'; '.join(faults)}. Is it a checkpoint of another one?"
@@ -101,30 +92,34 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return names and tensors of a checkpoint file, on the CPU.
 
     Where it holds the state dicts of several modules, their entries are called MODULE.ENTRY.
-    Raises UserError for anything else than state dicts.
+    Raises UserError for anything else than state dicts of dense, real tensors.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+    need_file(path, "checkpoint")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = _content(path)
-    except module_pickle.Refused as error:
+        content = load_file(path) if is_safetensors(path) else torch_file.read(path)
+    except torch_file.Refused as error:
         raise UserError(
             f"{path} holds more than tensors, or is no checkpoint: it was not loaded, since a pickle can "
             f"execute code ({error}). Save the state dict alone"
         ) from None
-    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
-        fault = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint ({fault})") from None
-    return _unwrapped(content, path)
+    except Exception as error:  # of the file system, or of safetensors
+        raise UserError(f"{path}: cannot be read as a checkpoint ({fault(error)})") from None
+    state = _unwrapped(content, path)
+    odd = [f"{key} is {value.dtype}" for key, value in state.items() if value.dtype not in DTYPES]
+    if odd:
+        raise UserError(f"{path} holds tensors that no network here has ({shown(odd)}): is it another file?")
+    # Tensors may share their memory, as tied weights do: who copies each could be made to fill all memory.
+    if sum(value.nbytes for value in state.values()) > SHARED * path.stat().st_size:
+        raise UserError(f"{path} holds tensors of {SHARED} times its size: it was not loaded")
+    return state
 
 
-def _content(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE:  # more than tensors, perhaps a whole module; or damaged, which shows there again
-        return module_pickle.read(path)
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file is one of safetensors, by its name or, as while it arrives, by how it begins."""
+    if path.suffix == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"  # after eight bytes of length; pickles and archives have none there
 
 
 def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
@@ -132,7 +127,7 @@ def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict):
             wrapped = (content[name] for name in WRAPPERS if isinstance(content.get(name), dict))
             content = next(wrapped, content)
-    state = _state_dict(content) or _joined(content)
+    state = content if _is_state_dict(content) else _joined(content)
     if state is None:
         raise UserError(f"{path} holds no state dict: save network.state_dict() of the source network")
     if all(key.startswith("module.") for key in state):  # of nn.DataParallel
@@ -140,20 +135,18 @@ def _unwrapped(content: object, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _state_dict(content: object) -> dict[str, Tensor] | None:
-    """Return a copy of a state dict; None for anything else."""
+def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
     if not isinstance(content, dict) or not content:
-        return None
-    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
-        return None
-    return dict(content)
+        return False
+    return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
 
 
 def _joined(content: object) -> dict[str, Tensor] | None:
     """Return the entries of several state dicts in one file; None where there are not several."""
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or len(content) > 100:
         return None
-    parts = {name: part for name, value in content.items() if (part := _state_dict(value)) is not None}
-    if len(parts) < 2:
+    parts = {name: value for name, value in content.items() if _is_state_dict(value)}
+    entries, letters = sum(map(len, parts.values())), max(map(len, map(str, parts)), default=0)
+    if len(parts) < 2 or entries > torch_file.ENTRIES or letters > torch_file.NAME:  # a part may be shared
         return None
     return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}

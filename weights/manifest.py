@@ -4,15 +4,20 @@ python -m weights.manifest    # writes weights/README.md
 """
 
 import json
+import os
 import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from common.system.checksums import file_sha256
 from common.system.cli import Parser
-from common.system.errors import UserError, command
+from common.system.errors import UserError, command, fault
+from common.system.files import read_text
 from common.system.output import whole_file
 
 HERE = Path(__file__).parent
@@ -20,6 +25,8 @@ MANIFEST = HERE / "manifest.json"
 TEMPLATE = HERE / "README.md.in"  # {table} and {details} are filled in
 FILES = HERE / "files"  # where downloads go by default; git ignores it
 LOCK = "lock.json"  # beside the files: what was downloaded, with sha256
+RECORDED = {"file": str, "size": int, "sha256": str, "source": str}  # of each
+LARGEST = 1 << 20  # bytes of either list
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,21 @@ class SourceFile:
         """The file's own, computed when it is first asked for."""
         return file_sha256(self.path)
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a result says of it."""
+        return {"file": str(self.path), "sha256": self.sha256, "size": self.path.stat().st_size}
+
+    @property
+    def doubt(self) -> str:
+        """What cannot be told of a checkpoint that was asked for by name, in words; "" where nothing is."""
+        if self.entry is None or self.entry.sha256 is not None:
+            return ""
+        return (
+            f"no sha256 of {self.entry.name} is published: that {self.path} is this very file, and not "
+            "another of its architecture, rests on where it came from"
+        )
+
     def verify(self, backbone: str | None = None) -> None:
         """Raise UserError where the checkpoint is not what is known of it by its name.
 
@@ -79,29 +101,61 @@ class SourceFile:
             if known is not None and not self.sha256.startswith(known):
                 raise UserError(
                     f"{self.path} has sha256 {self.sha256[: len(known)]}, not {known} as {name} has: "
-                    "remove it and download it again"
+                    f"python -m scripts.download_weights --replace {name} downloads it again"
                 )
 
 
 def read_manifest(path: Path = MANIFEST) -> dict[str, Checkpoint]:
     """Return the manifest by name. Raises UserError that names the entry which is wrong."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a manifest ({error})") from None
+        entries = json.loads(read_text(path, "manifest", LARGEST))
+        if not isinstance(entries, list):
+            raise ValueError("no list of checkpoints")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as a manifest ({fault(error)})") from None
     found: dict[str, Checkpoint] = {}
     for number, entry in enumerate(entries):
         try:
-            sources = tuple(_address(source) for source in entry.pop("sources"))
-            checkpoint = Checkpoint(**entry, addresses=sources)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path}: entry {number} is not of the form of a checkpoint ({error})") from None
-        if checkpoint.name in found or not re.fullmatch(r"[\w.-]*\w", checkpoint.file):
+            checkpoint = _checkpoint(entry)
+        except (TypeError, ValueError, LookupError) as error:
+            raise UserError(
+                f"{path}: entry {number} is not of the form of a checkpoint ({fault(error)})"
+            ) from None
+        if checkpoint.name in found or not re.fullmatch(r"[\w.-]{0,100}\w", checkpoint.file):
             raise UserError(f"{path}: entry {number} repeats a name, or its file is no plain name")
-        if checkpoint.sha256 is not None and not re.fullmatch(r"[0-9a-f]{8,64}", checkpoint.sha256):
-            raise UserError(f"{path}: the sha256 of {checkpoint.name} is not 8 to 64 hex digits")
         found[checkpoint.name] = checkpoint
     return found
+
+
+FORM = {  # of an entry, by the fields of Checkpoint
+    "name": str,
+    "file": str,
+    "backbone": str | None,
+    "source_data": str,
+    "used_for": str,
+    "size": int | None,
+    "sha256": str | None,
+    "preprocessing": dict,
+    "constructor": dict,
+    "licence": str,
+    "sources": list,
+    "note": str,
+}
+
+
+def _checkpoint(entry: Any) -> Checkpoint:
+    """Return an entry. Raises TypeError, ValueError or LookupError for what is none."""
+    if not isinstance(entry, dict) or entry.keys() != FORM.keys():
+        raise ValueError(f"it has not the fields {', '.join(FORM)}")
+    for field, kind in FORM.items():
+        if not isinstance(entry[field], kind):
+            raise TypeError(f"its {field} is of another type")
+    if entry["sha256"] is not None and not re.fullmatch(r"[0-9a-f]{8,64}", entry["sha256"]):
+        raise ValueError("its sha256 is not 8 to 64 hex digits")
+    if entry["size"] is not None and entry["size"] < 1:
+        raise ValueError("its size is no number of bytes")
+    fields = {field: value for field, value in entry.items() if field != "sources"}
+    return Checkpoint(**fields, addresses=tuple(map(_address, entry["sources"])))
 
 
 def find(name: str, known: Mapping[str, Checkpoint]) -> Checkpoint:
@@ -114,7 +168,8 @@ def find(name: str, known: Mapping[str, Checkpoint]) -> Checkpoint:
 def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
     """Return the checkpoint of a --weights option: a file, or the name of one that was downloaded.
 
-    folder: of the downloads, weights/files by default. Raises UserError with the command that downloads it.
+    folder: of the downloads, weights/files by default. Says on standard error where nobody can tell whether
+    it is the right one. Raises UserError with the command that downloads it.
     """
     known = read_manifest()
     if name_or_file not in known or Path(name_or_file).is_file():
@@ -122,8 +177,14 @@ def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
     entry = known[name_or_file]
     path = (FILES if folder is None else folder) / entry.file
     if not path.is_file():
-        raise UserError(f"{name_or_file} is not there yet: python -m scripts.download_weights {name_or_file}")
-    return SourceFile(path, entry)
+        elsewhere = "" if folder is None else f" --dest {shlex.quote(str(folder))}"
+        raise UserError(
+            f"{path} is not there yet: python -m scripts.download_weights {name_or_file}{elsewhere}"
+        )
+    source = SourceFile(path, entry)
+    if source.doubt:
+        print(f"note: {source.doubt}", file=sys.stderr)
+    return source
 
 
 def identified(source: SourceFile, known: Mapping[str, Checkpoint]) -> Checkpoint | None:
@@ -138,15 +199,16 @@ def identified(source: SourceFile, known: Mapping[str, Checkpoint]) -> Checkpoin
 def lock(folder: Path) -> dict[str, dict]:
     """Return what was downloaded into a folder: name -> {file, size, sha256, source}; nothing if none was."""
     path = folder / LOCK
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            name: {key: entry[key] for key in ("file", "size", "sha256", "source")}
-            for name, entry in found.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError):
+        found = json.loads(read_text(path, "record of downloads", LARGEST))
+        for entry in found.values():
+            for key, kind in RECORDED.items():
+                if not isinstance(entry[key], kind):
+                    raise TypeError(key)
+        return {name: {key: entry[key] for key in RECORDED} for name, entry in found.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{path} is damaged: remove it, and check the files beside it against their source"
         ) from None
@@ -157,7 +219,10 @@ def _address(source: Mapping[str, str]) -> str:
 
     That of Google Drive is the one of the download, past the question about large files.
     """
-    if "drive" in source:
+    key = "drive" if "drive" in source else "url"
+    if not isinstance(source[key], str):
+        raise TypeError(f"a source is no text: {key}")
+    if key == "drive":
         return f"https://drive.usercontent.google.com/download?id={source['drive']}&export=download&confirm=t"
     return source["url"]
 

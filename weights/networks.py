@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from common.runs.grid import Experiment
 
 if TYPE_CHECKING:
+    from common.runs.release import Loop
     from common.y import Backbone
 
 CPU_SECONDS = {  # by name: of a forward pass of one image on 4 cores, for estimates (docs/speed.md)
@@ -54,3 +56,9 @@ BACKBONES = _Backbones(NAMES)
 def experiments(names: Iterable[str] = NAMES) -> dict[str, tuple[Backbone, Sequence[Experiment]]]:
     """Return each network with its list of the paper's experiments, `<name>.all_expt.EXPERIMENTS`."""
     return {name: (BACKBONES[name], import_module(f"{name}.all_expt").EXPERIMENTS) for name in names}
+
+
+def authors_loop(name: str) -> Loop | None:
+    """Return how the authors' own loop around a network is called, `<name>.release.LOOP`, where it can be."""
+    found = f"{name}.release"
+    return import_module(found).LOOP if find_spec(found) else None

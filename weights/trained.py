@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from common.protocols import PAPER, Protocol
 from common.runs.scale import Scale
-from common.system.errors import UserError
+from common.system.errors import UserError, fault
+from common.system.files import need_file
 from common.wrap import as_it_is
 from common.y import YNetwork
 from weights.loading import load_weights, network_with
@@ -36,12 +37,12 @@ def metadata_of(path: Path) -> dict[str, str]:
     """
     if path.suffix != ".safetensors":
         return {}
+    need_file(path, "checkpoint")
     try:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        fault = str(error).partition("\n")[0]
-        raise UserError(f"{path}: cannot be read as a checkpoint ({fault})") from None
+    except Exception as error:  # of the file system, or of safetensors
+        raise UserError(f"{path}: cannot be read as a checkpoint ({fault(error)})") from None
 
 
 def trained_source(path: Path, plain: bool = False) -> TrainedSource:
@@ -65,6 +66,10 @@ def trained_source(path: Path, plain: bool = False) -> TrainedSource:
         return TrainedSource(name, backbone.wrap(network, protocol), protocol, backbone.output, scale)
     if not name.startswith(f"{TIMM}:"):
         raise UserError(f"{path} is of {name}: give that as --model, and --features")
+    import timm  # as long to import as torch: only where it is asked for
+
+    if not timm.is_model(name.removeprefix(f"{TIMM}:")):  # but a folder, or a page whose address it names
+        raise UserError(f"{path} is of {name}, which is no architecture of timm: give --model and --features")
     network = made(name)
     load_weights(network, path)
     if plain:

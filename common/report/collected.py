@@ -1,62 +1,21 @@
 """Read what the folder of a sweep holds, and find the places of the paper that it fills."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from typing import Protocol as Interface
 
 from common.protocols import METHODS, Method
-from common.runs.grid import Cell, Entry
-from common.runs.results import FILES, CellResult, Failure, read_failure, read_result
+from common.runs.folders import Results
+from common.runs.grid import Entry, place_name
+from common.runs.results import CellResult, Failure
 from common.system.errors import UserError
 from common.y import Backbone
 
 PROTOCOLS = ("paper", "released")
-
-
-@dataclass(frozen=True)
-class Results:
-    """The cells that the folder of a sweep holds, by their ids."""
-
-    finished: Mapping[str, CellResult]
-    failed: Mapping[str, Failure]
-
-    @classmethod
-    def read(cls, root: Path) -> "Results":
-        """Read finished cells and failures; leave out what is under way.
-
-        Raises UserError where there is no such folder, or where a file of it cannot be understood.
-        """
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder; give the --results of scripts.all_expt")
-        finished = {}
-        for folder in sorted(root.iterdir()):
-            if folder.name.startswith(".") or not all((folder / name).is_file() for name in FILES):
-                continue
-            result = read_result(folder)
-            if result.cell.id != folder.name:
-                file = folder / "result.json"
-                raise UserError(f"{file}: not of the cell {folder.name}: move the folder elsewhere")
-            finished[folder.name] = result
-        failed = {}
-        for path in sorted(root.glob("failed/[!.]*.json")):
-            if path.stem in finished:
-                continue
-            try:
-                failed[path.stem] = read_failure(path)
-            except UserError:
-                if path.exists():  # else a sweep has taken the cell up again since the folder was listed
-                    raise
-        return cls(finished, failed)
-
-    @property
-    def cells(self) -> Iterator[Cell]:
-        """Yield every cell, finished or failed."""
-        yield from (result.cell for result in self.finished.values())
-        yield from (failure.cell for failure in self.failed.values())
+_Held = TypeVar("_Held", CellResult, Failure)
 
 
 class Variant(NamedTuple):
@@ -107,6 +66,30 @@ class Paper:
     grid: Callable[[Variant], Iterable[Entry]]  # the places under a variant, each with its cell
     backbones: Mapping[str, Backbone]  # by name
     datasets: Mapping[str, DatasetFacts]  # by name
+    places: Sequence[str] | None = None  # tables and figures that are shown; None: all
+    networks: Sequence[str] | None = None  # the same of networks, by name
+
+    def entries(self, variant: Variant) -> list[Entry]:
+        """Return the places that are shown."""
+        return [
+            entry
+            for entry in self.grid(variant)
+            if (self.places is None or entry.place in self.places)
+            and (self.networks is None or entry.backbone in self.networks)
+        ]
+
+    @property
+    def options(self) -> str:
+        """Return the options of scripts.report that choose what is shown, each after a space."""
+        asked = (("--tables", self.places), ("--backbones", self.networks))
+        return "".join(f" {option} {' '.join(names)}" for option, names in asked if names is not None)
+
+    @property
+    def restriction(self) -> str:
+        """Return what is shown, in words; "" where all is."""
+        tables = map(place_name, self.places or ())
+        networks = (self.backbones[name].title for name in self.networks or ())
+        return "; ".join(filter(None, map(", ".join, (tables, networks))))
 
 
 @dataclass(frozen=True)
@@ -120,7 +103,7 @@ class Sweep:
     @cached_property
     def entries(self) -> list[Entry]:
         """Return the places of the paper, each with its cell."""
-        return list(self.paper.grid(self.variant))
+        return self.paper.entries(self.variant)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -153,6 +136,21 @@ class Sweep:
     def title_of_dataset(self, name: str) -> str:
         """Return a data set's name as people write it."""
         return self.paper.datasets[name].title
+
+
+def check_known(results: Results, paper: Paper) -> None:
+    """Raise UserError where a result is of a network, data set or subset that this program does not know."""
+    for result in results.finished.values():
+        dataset = paper.datasets.get(result.data["dataset"])
+        for what, name, known in (
+            ("network", result.cell.backbone, paper.backbones),
+            ("data set", result.data["dataset"], paper.datasets),
+            ("subset", result.data["subset"], dataset.subsets if dataset else {}),
+        ):
+            if name not in known:
+                assert result.folder is not None
+                file = result.folder / "result.json"
+                raise UserError(f"{file}: unknown {what} {name!r}: move its folder elsewhere")
 
 
 def sweeps(results: Results, paper: Paper) -> list[Sweep]:
@@ -204,8 +202,23 @@ def select_sweep(
     return Sweep(Variant(**wanted), results, paper)
 
 
-def results_without_place(results: Results, known: Iterable[Sweep]) -> list[CellResult]:
-    """Return the finished cells that belong to no place of the paper under any of the variants."""
+def of_networks(results: Results, paper: Paper) -> Results:
+    """Return the cells of the networks that are shown."""
+
+    def kept(held: Mapping[str, _Held]) -> dict[str, _Held]:
+        shown = paper.networks
+        return {name: one for name, one in held.items() if shown is None or one.cell.backbone in shown}
+
+    return replace(results, finished=kept(results.finished), failed=kept(results.failed))
+
+
+def results_without_place(results: Results, known: Sequence[Sweep]) -> list[CellResult]:
+    """Return the finished cells that belong to no place of the paper under any of the variants.
+
+    There are none where certain tables are asked for.
+    """
+    if any(sweep.paper.places is not None for sweep in known):
+        return []
     placed = {name for sweep in known for name in sweep.ids}
     left = [result for name, result in results.finished.items() if name not in placed]
     return sorted(left, key=lambda result: (result.cell.weights, str(result.cell.target), result.cell.id))
@@ -238,4 +251,5 @@ def images_per_second(sweep: Sweep) -> dict[tuple[str, str], dict[str, float]]:
 
 def _without_ablation(method: Method) -> bool:
     """Return whether a method is as its name says."""
-    return replace(METHODS[method.name], adapt=method.adapt) == method
+    known = METHODS.get(method.name)
+    return known is not None and replace(known, adapt=method.adapt) == method

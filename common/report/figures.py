@@ -6,6 +6,7 @@ What they show is in their arguments alone, and the same arguments give the same
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ STYLE: dict[Any, Any] = {  # matplotlib has a type of its own for the keys, but 
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # names of files may hold "$"
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -66,7 +68,10 @@ def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[A
 
 def _svg(figure: Figure) -> Markup:
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # What matplotlib's font lacks the font of the page may have: text stays text.
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     # Figures of one page must not share names: a browser looks in the first, which may be folded away.

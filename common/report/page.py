@@ -5,15 +5,18 @@ Python gathers what a page shows; the templates beside this file say how. They e
 
 import base64
 import io
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from common.photographs import read_rgb
+from common.report.numbers import minus
 
 FOLDER = Path(__file__).parent
 
@@ -30,6 +33,15 @@ class Thumbnail(NamedTuple):
 
     name: str
     uri: str  # the image itself, as a data URI
+
+
+def relative_url(path: Path, folder: Path) -> str:
+    """Return the link from a page in a folder to a file: relative, unless the two are on different drives."""
+    try:
+        link = Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on Windows
+        return path.resolve().as_uri()
+    return quote(os.fsencode(link))
 
 
 def thumbnail(path: Path, side: int = 220) -> Thumbnail:
@@ -53,7 +65,7 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _templates() -> Environment:
     """Return the templates of this folder; they refuse a value that is not there."""
-    return Environment(
+    found = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
@@ -61,3 +73,5 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    found.filters["minus"] = minus
+    return found

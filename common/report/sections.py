@@ -103,9 +103,9 @@ def losses(scores: Mapping[str, Scores]) -> Drawing:
     for name, own in scores.items():
         if not own.losses.size:  # a stream has no steps of its own for each batch
             continue
-        values = own.losses.reshape(-1, own.losses.shape[-1])
-        if np.isfinite(values).any() and np.nanmax(values) > 0:
-            lines[name] = np.nanmean(values, 0), np.nanstd(values, 0)
+        values = np.ma.masked_invalid(own.losses.reshape(-1, own.losses.shape[-1]))
+        if values.count() and values.max() > 0:
+            lines[name] = values.mean(0).filled(np.nan), values.std(0).filled(np.nan)
     return Drawing(
         figures.curves(lines, "step", "loss"),
         "Mean over the episodes, and one standard deviation on either side.",

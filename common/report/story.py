@@ -1,7 +1,7 @@
 """Gather what the HTML page of a sweep shows, part by part, and what its text files begin with."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,21 @@ from common.report.collected import (
     images_per_second,
     results_without_place,
 )
-from common.report.page import Drawing, render
-from common.report.tables import TICK, TOLERANCE, Table, Tally, figure_tables, paper_tables
+from common.report.numbers import minus
+from common.report.page import Drawing, relative_url, render
+from common.report.tables import (
+    TICK,
+    TOLERANCE,
+    Table,
+    Tally,
+    figure_tables,
+    other_table,
+    paper_tables,
+    result_file,
+)
 from common.runs.grid import MAIN, Cell, place_name
 from common.runs.results import CellResult, OverSeeds, read_scores
+from common.system.errors import shown
 
 TITLE = "TTA-IQA: published and measured"
 OWN_METHOD = "TTA-IQA"  # what Table 1 calls both losses together
@@ -80,6 +91,7 @@ class CellImages(NamedTuple):
     """What adaptation did to the images of one cell."""
 
     title: str
+    file: Path | None  # of its result, beside which its scores lie
     label: str  # what the MOS is
     before: str  # SROCC of the source
     after: str  # SROCC after adapting
@@ -104,25 +116,48 @@ class Inputs(NamedTuple):
     weights: list[tuple[str, str, str]]  # source, file, SHA-256
 
 
-def sweep_page(sweep: Sweep, others: Sequence[Sweep], image_paths: ImagePaths) -> str:
+class Report(NamedTuple):
+    """What is shown of a sweep."""
+
+    sweep: Sweep
+    others: Sequence[Sweep]  # of other variants in its folder
+    tables: Sequence[Table]
+    figures: Sequence[Table]  # their numbers
+    without_place: Table | None  # the finished cells that belong to no place of the paper
+
+    @classmethod
+    def of(cls, sweep: Sweep, others: Sequence[Sweep]) -> "Report":
+        """Gather the tables."""
+        left = results_without_place(sweep.results, [sweep, *others])
+        return cls(sweep, others, paper_tables(sweep), figure_tables(sweep), other_table(sweep, left))
+
+    @property
+    def all_tables(self) -> list[Table]:
+        """Return all that there is in tables: the paper's first, if any of it was measured."""
+        beside = [] if self.without_place is None else [self.without_place]
+        own = [*self.tables, *self.figures]
+        return [*own, *beside] if self.sweep.known else [*beside, *own]
+
+
+def report_page(report: Report, image_paths: ImagePaths, folder: Path) -> str:
     """Return the page of a sweep, as HTML.
 
-    others: sweeps of other variants in its folder.
     image_paths: where the images are, for thumbnails.
+    folder: in which the page will lie.
     """
-    tables, of_figures = paper_tables(sweep), figure_tables(sweep)
-    command = f"python -m scripts.report RESULTS --out DIR {sweep.variant.options}"
+    sweep = report.sweep
+    command = f"python -m scripts.report RESULTS --out DIR {sweep.variant.options}{sweep.paper.options}"
     parts = [
-        Section("overview", "glance", "At a glance", _overview(sweep, tables, of_figures)),
+        Section("overview", "glance", "At a glance", _overview(report)),
         *(
             Section(
-                "numbers", table.anchor, table.name, TableWithTally(table, Tally.of([table])), table.title
+                "figure_and_numbers" if table in report.figures else "numbers",
+                table.anchor,
+                table.name,
+                _with_drawing(table) if table in report.figures else TableWithTally(table, Tally.of([table])),
+                table.title,
             )
-            for table in tables
-        ),
-        *(
-            Section("figure_and_numbers", table.anchor, table.name, _with_drawing(table), table.title)
-            for table in of_figures
+            for table in report.all_tables
         ),
         Section(
             "images",
@@ -134,35 +169,27 @@ def sweep_page(sweep: Sweep, others: Sequence[Sweep], image_paths: ImagePaths) -
         Section("failures", "failures", "Failures", _failures(sweep)),
         Section("speeds", "speed", "Images per second", _speeds(sweep)),
         Section("inputs", "inputs", "Data and checkpoints", _inputs(sweep)),
-        Section(
-            "other_results",
-            "others",
-            "Other results",
-            [_other_result(result) for result in results_without_place(sweep.results, [sweep, *others])],
-        ),
         Section("command", "made", "How this was made", command),
     ]
     return render(
         "sweep.html.j2",
         title=TITLE,
-        header=_header(sweep, others),
+        header=_header(sweep, report.others),
         sections=[part for part in parts if part.content],
+        link=partial(relative_url, folder=folder),
     )
 
 
-def introduction(sweep: Sweep, others: Sequence[Sweep], tables: Sequence[Table]) -> list[str]:
-    """Return the paragraphs before the tables of a text file: progress, tally, legend, remarks.
-
-    tables: those of the paper, without its figures.
-    """
+def introduction(report: Report) -> list[str]:
+    """Return the paragraphs before the tables of a text file: progress, tally, legend, remarks."""
     return [
-        progress(sweep),
-        str(Tally.of(tables)),
+        progress(report.sweep),
+        str(Tally.of(report.tables)),
         "A value is mean and standard deviation over seeds. Below it: the published value, and the "
         f"difference from it, {TICK} where that is at most {TOLERANCE} or two standard deviations; the gain "
         "in SROCC over the source on the same views, with its paired 95 % bootstrap interval over images. "
         "The paper prints no numbers for its figures.",
-        *(" ".join(filter(None, remark)) for remark in _remarks(sweep, others)),
+        *(" ".join(filter(None, remark)) for remark in _remarks(report.sweep, report.others)),
     ]
 
 
@@ -170,7 +197,8 @@ def progress(sweep: Sweep) -> str:
     """Say how far the sweep is."""
     done, failed, total = len(sweep.done), len(sweep.failed), len(sweep.ids)
     left = total - done - failed
-    return f"{done} of {total} cells finished, {failed} failed, {left} not run; {sweep.variant}."
+    what = "; ".join(filter(None, (str(sweep.variant), sweep.paper.restriction)))
+    return f"{done} of {total} cells finished, {failed} failed, {left} not run; {what}."
 
 
 def _header(sweep: Sweep, others: Sequence[Sweep]) -> Header:
@@ -184,7 +212,7 @@ def _header(sweep: Sweep, others: Sequence[Sweep]) -> Header:
         (f"{images:,}", "images scored, over all cells and seeds"),
         (_duration(seconds), "of computing, over all cells"),
     ]
-    origin = "; ".join(filter(None, (str(sweep.variant), _made_with(sweep))))
+    origin = "; ".join(filter(None, (str(sweep.variant), sweep.paper.restriction, _made_with(sweep))))
     return Header(tiles, done / total, failed / total, origin, _remarks(sweep, others))
 
 
@@ -219,6 +247,9 @@ def _remarks(sweep: Sweep, others: Sequence[Sweep]) -> list[Remark]:
         cells = len(other.known - sweep.known)
         text = f"The folder also holds {cells} cells of another variant, {other.variant}:"
         remarks.append(Remark(text, other.variant.options))
+    if incomplete := sweep.results.incomplete:
+        text = f"Without all of their files, and not counted: {shown(incomplete)}. A sweep makes them again."
+        remarks.append(Remark(text))
     for what, name in (("versions of the code", "commit"), ("devices", "device")):
         counts = environments(sweep, name)
         if len(counts) > 1:
@@ -227,9 +258,9 @@ def _remarks(sweep: Sweep, others: Sequence[Sweep]) -> list[Remark]:
     return remarks
 
 
-def _overview(sweep: Sweep, tables: Sequence[Table], of_figures: Sequence[Table]) -> Overview:
-    tallies = [(table, Tally.of([table])) for table in (*tables, *of_figures)]
-    return Overview(tallies, _measured_against_published(sweep, tables), TOLERANCE)
+def _overview(report: Report) -> Overview:
+    tallies = [(table, Tally.of([table])) for table in (*report.tables, *report.figures)]
+    return Overview(tallies, _measured_against_published(report.sweep, report.tables), TOLERANCE)
 
 
 def _measured_against_published(sweep: Sweep, tables: Sequence[Table]) -> Drawing | None:
@@ -287,9 +318,10 @@ def _cell_images(sweep: Sweep, image_paths: ImagePaths) -> Iterator[CellImages]:
         label = result.data["score_column"] + ("" if dataset.larger_is_better else ", negated")
         yield CellImages(
             title=f"{entry.weights} on {dataset.title}",
+            file=result_file(result),
             label=label,
-            before=result.summary.source["srocc"].text(),
-            after=result.summary.adapted["srocc"].text(),
+            before=minus(result.summary.source["srocc"].text()),
+            after=minus(result.summary.adapted["srocc"].text()),
             scatter=sections.scatter(scores, photographs, label),
             places_gained=sections.places_gained(scores, photographs, label),
             distortions=sections.distortions_chosen(scores, photographs),
@@ -305,6 +337,8 @@ def _failures(sweep: Sweep) -> dict[str, list[str]]:
         places.setdefault(entry.cell.id, []).append(f"{place_name(entry.place)}, {entry.setting}")
     reasons: dict[str, list[str]] = {}
     for name, failure in sweep.results.failed.items():
+        if name not in places and sweep.paper.places is not None:
+            continue
         where = "; ".join(places.get(name, ["not in this variant of the paper's tables"]))
         reasons.setdefault(failure.reason, []).append(f"{_cell_title(failure.cell)} ({where})")
     return reasons
@@ -344,17 +378,4 @@ def _inputs(sweep: Sweep) -> Inputs | None:
     return Inputs(
         [(sweep.title_of_dataset(name), *more, label_file) for (name, *more), label_file in data.items()],
         list(weights),
-    )
-
-
-def _other_result(result: CellResult) -> tuple[str, ...]:
-    cell, summary = result.cell, result.summary
-    return (
-        _cell_title(cell),
-        f"{cell.protocol.name}, {len(cell.seeds)} seeds",
-        summary.adapted["srocc"].text(),
-        summary.adapted["plcc"].text(),
-        "" if summary.gain.mean is None else summary.gain.text(),
-        f"{summary.n_images:,}",
-        cell.id,
     )

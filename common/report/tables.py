@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from common.report.collected import Sweep
-from common.runs.grid import Entry, Published, published
+from common.report.numbers import minus
+from common.runs.folders import settings_of
+from common.runs.grid import Cell, Entry, Published, published
 from common.runs.results import CellResult, Failure, Gain, OverSeeds, Verdict, read_scores, signed
 
 TOLERANCE = 0.01
@@ -31,20 +34,21 @@ class Value:
     gain: Gain | None = None  # in SROCC over the source, of what adapts, where it is defined
     images: int | None = None  # that it was measured on
     missing: str = ""  # why nothing was measured, if so
+    file: Path | None = None  # that says so: result.json, beside which scores.csv lies, or a failure
     remarks: tuple[str, ...] = ()  # what a reader must know, such as why it cannot be compared
     dataset: str = ""  # name of the data set
 
     @property
     def difference(self) -> float | None:
-        """Return measured less published."""
-        if self.published is None or self.measured is None or self.measured.mean is None:
+        """Return measured less published; None where the two are not of the same images."""
+        if self.published is None or self.measured is None or self.measured.mean is None or self.remarks:
             return None
         return self.measured.mean - self.published
 
     @property
     def comparable(self) -> bool:
         """Return whether it was measured on the images of the paper."""
-        return self.difference is not None and not self.remarks
+        return self.difference is not None
 
     @property
     def close(self) -> bool:
@@ -65,7 +69,7 @@ class Value:
     @property
     def measured_text(self) -> str:
         """Write what was measured, or why nothing was."""
-        return self.missing if self.measured is None else self.measured.text()
+        return self.missing if self.measured is None else minus(self.measured.text())
 
     @property
     def published_text(self) -> str:
@@ -75,11 +79,15 @@ class Value:
     @property
     def difference_text(self) -> str:
         """Write measured less published, ticked where they agree."""
-        return "" if self.difference is None else signed(self.difference) + f" {TICK}" * self.alike
+        return "" if self.difference is None else minus(signed(self.difference)) + f" {TICK}" * self.alike
+
+    @property
+    def gain_text(self) -> str:
+        """Write the gain with its interval; nothing where there is none."""
+        return "" if self.gain is None else minus(self.gain.text())
 
     def _within(self, tolerance: float) -> bool:
-        difference = self.difference
-        return self.comparable and difference is not None and abs(difference) <= tolerance
+        return self.difference is not None and abs(self.difference) <= tolerance
 
 
 class Head(NamedTuple):
@@ -125,6 +133,23 @@ class Table:
     def column_spans(self) -> list[list[tuple[Head, int]]]:
         """Return the headings of each level of the columns, and how many neighbours share each."""
         return [[(head, len(list(same))) for head, same in groupby(level)] for level in zip(*self.columns)]
+
+    def parts(self, most: int) -> list["Table"]:
+        """Return the table in parts of so many rows at most."""
+        starts = range(0, len(self.rows), most)
+        return [
+            replace(
+                self,
+                name=self.name + (", continued" if start else ""),
+                rows=self.rows[start : start + most],
+                values={
+                    (row - start, column): value
+                    for (row, column), value in self.values.items()
+                    if start <= row < start + most
+                },
+            )
+            for start in starts
+        ]
 
     @property
     def first_columns(self) -> set[int]:
@@ -177,6 +202,11 @@ class Tally(NamedTuple):
             undecided=sum(value.verdict == "undecided" for value in values),
         )
 
+    @property
+    def judged(self) -> int:
+        """Return the number of values whose gain has an interval."""
+        return self.helped + self.harmed + self.undecided
+
     def __str__(self) -> str:
         parts = [f"{self.measured} of {self.values} values measured"]
         if self.failed:
@@ -188,7 +218,7 @@ class Tally(NamedTuple):
             )
         if other := self.published - self.comparable:
             parts.append(f"{other} not compared, as they are of other images than the paper's or undefined")
-        if self.helped + self.harmed + self.undecided:
+        if self.judged:
             parts.append(
                 f"places where adaptation helped: {self.helped}, harmed: {self.harmed}, "
                 f"undecided: {self.undecided}"
@@ -224,13 +254,13 @@ LAYOUTS = (
 
 
 def paper_tables(sweep: Sweep) -> list[Table]:
-    """Return Tables 1 to 8."""
+    """Return Tables 1 to 8, as far as they are shown."""
     entries = {entry.key: entry for entry in sweep.entries}
-    numbers = published()
-    return [
-        _paper_table(layout, [number for number in numbers if number.place == layout.place], entries, sweep)
-        for layout in LAYOUTS
-    ]
+    numbers = [number for number in published() if number.key in entries]
+    of_tables = (
+        (layout, [number for number in numbers if number.place == layout.place]) for layout in LAYOUTS
+    )
+    return [_paper_table(layout, own, entries, sweep) for layout, own in of_tables if own]
 
 
 def _paper_table(
@@ -286,7 +316,7 @@ def _value(sweep: Sweep, entry: Entry, metric: str) -> Value:
     if outcome is None:
         return Value(missing="not run")
     if isinstance(outcome, Failure):
-        return Value(missing="failed", remarks=(f"failed: {outcome.reason}",))
+        return Value(missing="failed", remarks=(f"failed: {outcome.reason}",), file=outcome.file)
     summary = outcome.summary
     has_gain = metric == "srocc" and entry.cell.method.adapts and summary.gain.mean is not None
     return Value(
@@ -294,7 +324,13 @@ def _value(sweep: Sweep, entry: Entry, metric: str) -> Value:
         gain=summary.gain if has_gain else None,
         images=summary.n_images,
         remarks=tuple(_remarks(sweep, outcome)),
+        file=result_file(outcome),
     )
+
+
+def result_file(result: CellResult) -> Path | None:
+    """Return the file that a result was read from."""
+    return result.folder and result.folder / "result.json"
 
 
 def _remarks(sweep: Sweep, result: CellResult) -> Iterator[str]:
@@ -328,12 +364,12 @@ def _count(n: int, what: str) -> str:
 
 
 def figure_tables(sweep: Sweep) -> list[Table]:
-    """Return the numbers of Figures 4 to 6, none of which the paper prints."""
+    """Return the numbers of Figures 4 to 6, none of which the paper prints, as far as they are shown."""
     makers = {"fig4": _figure_4, "fig5": _figure_5, "fig6": _figure_6}
-    return [
-        make(sweep, [entry for entry in sweep.entries if entry.place == place])
-        for place, make in makers.items()
-    ]
+    of_figures = (
+        (make, [entry for entry in sweep.entries if entry.place == place]) for place, make in makers.items()
+    )
+    return [make(sweep, own) for make, own in of_figures if own]
 
 
 def _bounds(entry: Entry) -> tuple[float, float]:
@@ -371,7 +407,8 @@ def _figure_5(sweep: Sweep, entries: Sequence[Entry]) -> Table:
         if isinstance(outcome, CellResult):
             for kind, (measured, n) in srocc_by_type(outcome).items():
                 row = rows.setdefault(kind, [replace(value, measured=None, gain=None) for value in whole])
-                row[column] = Value(measured=measured, images=n, remarks=whole[column].remarks)
+                known = whole[column]
+                row[column] = Value(measured=measured, images=n, remarks=known.remarks, file=known.file)
     network = sweep.title_of_backbone(entries[0].backbone)
     return Table(
         "Figure 5",
@@ -394,12 +431,50 @@ def _figure_6(sweep: Sweep, entries: Sequence[Entry]) -> Table:
             measured=finished.summary.source["srocc"],
             images=finished.summary.n_images,
             remarks=tuple(_remarks(sweep, finished)),
+            file=result_file(finished),
         )
     for entry in entries:
         values[_count(entry.cell.method.niter, "step")] = _value(sweep, entry, "srocc")
     network = sweep.title_of_backbone(entries[0].backbone)
     dataset = sweep.title_of_dataset(entries[0].target.dataset)
     return _one_column("Figure 6", f"Number of steps; {network} on {dataset}, rank+gc", values)
+
+
+def other_table(sweep: Sweep, results: Sequence[CellResult]) -> Table | None:
+    """Return the numbers of finished cells that belong to no place of the paper; None without any."""
+    rows: list[tuple[Head, ...]] = []
+    values: dict[tuple[int, int], Value] = {}
+    for row, result in enumerate(results):
+        cell, summary = result.cell, result.summary
+        target = sweep.title_of_dataset(cell.target.dataset) + str(cell.target).removeprefix(
+            cell.target.dataset
+        )
+        facts = (
+            f"protocol {cell.protocol.name}",
+            _count(len(cell.seeds), "seed"),
+            _images([summary.n_images]),
+            settings_of(cell).replace(";", ","),
+            f"batches of {cell.batch_size}" if cell.batch_size != Cell.batch_size else "",
+            f"cell {cell.id}",
+        )
+        rows.append(
+            (
+                Head(f"{sweep.title_of_backbone(cell.backbone)}, {cell.weights}, on {target}"),
+                Head(cell.method.name, ", ".join(filter(None, facts))),
+            )
+        )
+        for column, (metrics, name) in enumerate(
+            (metrics, name) for metrics in (summary.source, summary.adapted) for name in ("srocc", "plcc")
+        ):
+            adapts = column > 1 and cell.method.adapts
+            if column < 2 or adapts:
+                gain = summary.gain if adapts and name == "srocc" and summary.gain.mean is not None else None
+                values[row, column] = Value(
+                    measured=metrics[name], gain=gain, images=summary.n_images, file=result_file(result)
+                )
+    columns = [(Head(which), Head(name)) for which in ("Source", "Adapted") for name in ("SROCC", "PLCC")]
+    title = "Finished cells that belong to no place of the paper"
+    return Table("Other results", title, rows, columns, values) if rows else None
 
 
 def srocc_by_type(result: CellResult) -> dict[str, tuple[OverSeeds, int]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 
+from common.report.numbers import MINUS, minus
 from common.report.tables import TICK, Head, Table, Tally, Value
 from common.runs.results import signed
 
@@ -15,9 +16,11 @@ LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "±": r"$\pm$",
+    MINUS: "$-$",
     "×": r"$\times$",
     TICK: "*",
 }
+MOST_ROWS = 12  # of a table on a page of LaTeX; the paper's largest has as many
 PREAMBLE = r"""\documentclass[a4paper]{article}
 \usepackage{booktabs}
 \setlength{\textwidth}{545pt}
@@ -63,13 +66,14 @@ def _md_cell(table: Table, value: Value | None) -> str:
     if value.published is not None:
         lines.append(", ".join(filter(None, (f"paper {value.published_text}", value.difference_text))))
     if value.gain is not None:
-        lines.append(", ".join(filter(None, (f"gain {value.gain.text()}", value.verdict))))
+        lines.append(", ".join(filter(None, (f"gain {value.gain_text}", value.verdict))))
     return "<br>".join(lines)
 
 
 def latex(title: str, paragraphs: Iterable[str], tables: Iterable[Table]) -> str:
     """Write a document of booktabs tables, with paragraphs before them; it compiles by itself."""
-    body = [rf"\section*{{{escaped(title)}}}", *map(escaped, paragraphs), *map(_latex_table, tables)]
+    parts = (part for table in tables for part in table.parts(MOST_ROWS))
+    body = [rf"\section*{{{escaped(title)}}}", *map(escaped, paragraphs), *map(_latex_table, parts)]
     return PREAMBLE + "\n\n".join(body) + "\n\n\\end{document}\n"
 
 
@@ -80,12 +84,13 @@ def escaped(text: str) -> str:
 
 
 def _gain(value: Value) -> str:
-    return "" if value.gain is None or value.gain.mean is None else signed(value.gain.mean)
+    return "" if value.gain is None or value.gain.mean is None else minus(signed(value.gain.mean))
 
 
 def _bound(value: Value, side: int) -> str:
     """Write the lower (0) or upper (1) end of the interval of the gain."""
-    return "" if value.gain is None or value.gain.interval is None else signed(value.gain.interval[side])
+    interval = None if value.gain is None else value.gain.interval
+    return "" if interval is None else minus(signed(interval[side]))
 
 
 # The lines of a row: what each is called, and its text for a value.
@@ -129,20 +134,24 @@ def _latex_table(table: Table) -> str:
     return "\n".join(lines) + "}\n\\end{table}"
 
 
+def _label(text: str) -> str:
+    """Write the heading of a row, on several lines where it is long."""
+    if len(text) <= 40:
+        return escaped(text)
+    return rf"\parbox[t]{{0.4\textwidth}}{{\raggedright {escaped(text)}}}"
+
+
 def _latex_row(table: Table, row: int) -> list[str]:
     values = [table.values.get((row, column)) for column in range(len(table.columns))]
     lines = []
     for name, text_of in LINES:
-        texts = [
-            re.sub(r"-(?=\d)", "$-$", escaped(text_of(value))) if value is not None else ""
-            for value in values
-        ]
+        texts = [escaped(text_of(value)) if value is not None else "" for value in values]
         if not name:
             marks = (table.marks(value) if value is not None else "" for value in values)
             texts = [
                 text + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in zip(texts, marks)
             ]
         if any(texts):
-            label = rf"\quad {escaped(name)}" if name else escaped(heading(table.rows[row][-1]))
+            label = rf"\quad {escaped(name)}" if name else _label(heading(table.rows[row][-1]))
             lines.append(" & ".join([label, *texts]) + r" \\")
     return lines

@@ -66,12 +66,16 @@ def cell_id(cell: Any) -> str:
 
     cell: a `common.runs.grid.Cell`.
     """
-    told = {
+    return hashlib.sha256(json.dumps(told(cell), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def told(cell: Any) -> dict[str, Any]:
+    """Return what an id tells of a cell: its fields, by dotted name, that differ from `FROZEN`."""
+    return {
         name: value
         for name, value in dotted(asdict(cell))
         if name not in NAMES and not (name in FROZEN and value == FROZEN[name])
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def dotted(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

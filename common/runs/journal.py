@@ -30,18 +30,11 @@ class Journal:
         Returns False if it is of another header, or its header is damaged.
         """
         self.batches, self._whole = {}, 0
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        if not lines or not lines[0].endswith(b"\n"):
-            return True  # nothing was begun
-        if _value(lines[0]) != self.header:
+        head, lines = read_lines(self.path)
+        if head and _value(head) != self.header:
             return False
-        self._whole = len(lines[0])
-        for line in lines[1:]:
-            batch = _value(line)
-            if batch is None or "batch" not in batch:
-                break
-            self.batches[batch["batch"]] = batch
-            self._whole += len(line)
+        self.batches = {number: json.loads(line) for number, line in lines}
+        self._whole = len(head) + sum(len(line) for _, line in lines)
         return True
 
     def forget(self) -> None:
@@ -69,9 +62,29 @@ class Journal:
 
     def _write(self, value: Mapping[str, Any]) -> None:
         line = json.dumps(value).encode() + b"\n"
-        self._file.write(line)
-        self._file.flush()
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror or error})") from None
         self._whole += len(line)
+
+
+def read_lines(path: Path) -> tuple[bytes, list[tuple[int, bytes]]]:
+    """Return the header's line and the batches' with their numbers, up to a damaged one.
+
+    Nothing where the file is not there, or its header was never finished.
+    """
+    head, *lines = path.read_bytes().splitlines(keepends=True) if path.exists() else [b""]
+    found: list[tuple[int, bytes]] = []
+    if not head.endswith(b"\n"):
+        return b"", found
+    for line in lines:
+        batch = _value(line)
+        if batch is None or "batch" not in batch:
+            break
+        found.append((batch["batch"], line))
+    return head, found
 
 
 def partial_of(path: Path) -> Path:

@@ -4,37 +4,27 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from common.runs.cell import Plan
-from common.runs.grid import Cell, Entry, Experiment, Target, paper_grid, place_name
-from common.runs.pool import run
+from common.runs.cost import Rates, preview
+from common.runs.folders import INDEX, LOGS
+from common.runs.grid import Cell, Entry, Experiment, paper_grid
+from common.runs.jobs import Inputs, jobs, part
 from common.runs.progress import Progress
-from common.runs.sweep import Job, LoadedNetwork, Store, TargetImages, Worker, jobs
-from common.system.device import choose, default_workers, environment
+from common.runs.status import Index, status, titles
+from common.runs.store import Store
+from common.runs.survey import Survey, survey
+from common.runs.sweep import Alone, Crew, Sweep
+from common.runs.worker import Worker
+from common.system.device import choose, default_workers, kind
 from common.system.errors import UserError
 from common.system.output import check_targets
 from common.y import Backbone
 
 Experiments = Mapping[str, tuple[Backbone, Sequence[Experiment]]]  # of each network, by its name
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a sweep asks of the folders of data and checkpoints; data/inputs.py has it."""
-
-    data_root: Callable[[Path | None], Path]  # the folder of the data sets, given that of the command line
-    images: Callable[[Target, int | None, Path, bool], TargetImages]  # of target, limit, root, allow_missing
-    published_size: Callable[[Target], int]  # number of images, by those who published the data set
-    checkpoint: Callable[[str, Path | None], Any]  # a checkpoint, by name, in a folder
-    network: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
-    cpu_seconds: Mapping[str, float]  # of a forward pass of one image, by backbone
 
 
 def wanted(args: argparse.Namespace, experiments: Experiments) -> list[Entry]:
@@ -54,98 +44,6 @@ def wanted(args: argparse.Namespace, experiments: Experiments) -> list[Entry]:
     return found
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a sweep needs, as far as this machine has it."""
-
-    inputs: Inputs
-    targets: dict[tuple[Target, int | None], TargetImages]  # by target and limit
-    sources: dict[str, Any]  # checkpoints by name
-    missing: dict[str | tuple[Target, int | None], str]  # why a checkpoint (by name) or target cannot be had
-
-    def reason(self, cell: Cell) -> str | None:
-        """Return why a cell cannot be run, or None if it can."""
-        return self.missing.get(cell.weights) or self.missing.get((cell.target, cell.limit))
-
-    def size(self, cell: Cell) -> int:
-        """Return the number of images, as published where they are not here."""
-        if (cell.target, cell.limit) in self.targets:
-            return len(self.targets[cell.target, cell.limit].photographs)
-        whole = self.inputs.published_size(cell.target)
-        return min(whole, cell.limit or whole)
-
-    def seconds(self, job: Job) -> float:
-        """Return what a job takes on a CPU."""
-        first = job.cells[0]
-        return self.size(first) * job.forwards * self.inputs.cpu_seconds[first.backbone]
-
-
-def survey(cells: Iterable[Cell], inputs: Inputs, args: argparse.Namespace) -> Survey:
-    """Look for every checkpoint and read every label file, once."""
-    found = Survey(inputs, {}, {}, {})
-    for cell in cells:
-        target = cell.target, cell.limit
-        if target not in found.targets and target not in found.missing:
-            try:
-                root = inputs.data_root(args.data_root)
-                found.targets[target] = inputs.images(*target, root, args.allow_missing)
-            except UserError as error:
-                found.missing[target] = str(error)
-        if cell.weights not in found.sources and cell.weights not in found.missing:
-            try:
-                found.sources[cell.weights] = inputs.checkpoint(cell.weights, args.weights_dir)
-            except UserError as error:
-                found.missing[cell.weights] = str(error)
-    return found
-
-
-def plan(
-    places: Sequence[Entry], cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store
-) -> Iterator[str]:
-    """Yield the lines that --dry-run prints."""
-    done = {cell.id for cell in cells if store.done(cell)}
-    left = {cell.id for cell in todo}
-    for entry in places:
-        cell = entry.cell
-        state = "done" if cell.id in done else "failed before" if cell.id not in left else "to do"
-        state = "cannot be run" if state == "to do" and found.reason(cell) else state
-        where = f"{place_name(entry.place):8s}  {entry.weights} on {entry.target}: {entry.setting}"
-        yield f"{cell.id}  {where}: {state}"
-    for what, reason in found.missing.items():
-        yield f"missing: {what if isinstance(what, str) else what[0]}: {reason}"
-    images, views, shared, alone, seconds = 0, 0, 0.0, 0.0, 0.0
-    for job in jobs(todo):
-        size = found.size(job.cells[0])
-        images += size
-        views += size * len(job.cells)
-        shared += size * job.forwards
-        alone += size * sum(Plan.of([cell.setting]).forwards for cell in job.cells)
-        seconds += found.seconds(job)
-    failed = len(cells) - len(todo) - len(done)
-    yield (
-        f"{len(places)} places, {len(cells)} cells, {len(done)} of them done, "
-        f"{failed} failed before (--retry-failed)"
-    )
-    if todo:
-        yield (
-            f"{images} views decoded once ({views} cell by cell), "
-            f"{shared:.3g} forward passes ({alone:.3g} cell by cell)"
-        )
-        yield (
-            f"about {seconds / 3600:.1f} h on 4 CPU cores, by the rates of docs/speed.md; "
-            "scripts.benchmark measures a GPU's"
-        )
-
-
-def titles(places: Iterable[Entry]) -> dict[str, str]:
-    """Return what people call each cell, by id: after the place where it stands first."""
-    found: dict[str, str] = {}
-    for entry in places:
-        title = f"{entry.weights} on {entry.target}: {entry.setting} ({place_name(entry.place)})"
-        found.setdefault(entry.cell.id, title)
-    return found
-
-
 def _log(folder: Path) -> logging.Logger:
     """Return a logger to a file of this sweep's own."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
@@ -156,6 +54,30 @@ def _log(folder: Path) -> logging.Logger:
     return log
 
 
+@contextmanager
+def _crew(
+    args: argparse.Namespace, inputs: Inputs, found: Survey, devices: Sequence[str], store: Store
+) -> Iterator[Crew]:
+    """Give the workers that were asked for, until the end of the block."""
+    if args.scheduler is None and args.slurm is None and len(devices) == 1:
+        device = choose(devices[0])
+        loaders = default_workers(device) if args.workers is None else args.workers
+        yield Alone(
+            Worker(
+                inputs, args.data_root, args.allow_missing, args.weights_dir, device, loaders, found.targets
+            )
+        )
+        return
+    from common.runs import cluster, dask_place  # Dask is asked for only where it is needed
+
+    place = dask_place.Place(
+        uuid.uuid4().hex, inputs, args.data_root, args.weights_dir, args.allow_missing, args.workers
+    )
+    asked = cluster.Wanted(devices, args.scheduler, args.slurm, args.workers_max)
+    with cluster.cluster(asked, place, store.root / LOGS, print) as crew:
+        yield crew
+
+
 def launch(args: argparse.Namespace, typed: str, experiments: Experiments, inputs: Inputs) -> int:
     """Run a list of experiments; return the exit status, 1 if a cell is left undone.
 
@@ -163,77 +85,123 @@ def launch(args: argparse.Namespace, typed: str, experiments: Experiments, input
     """
     if args.similar_dmos[0] >= args.similar_dmos[1]:
         raise UserError("--similar-dmos: the first bound must be below the second")
-    if not args.dry_run:
-        check_targets([args.results / "result.json"], [], [inputs.data_root(args.data_root)])
-    devices = [choose(name) for name in args.device.split(",")]
+    if args.scheduler is not None and args.slurm is not None:
+        raise UserError("--scheduler and --slurm: give one of them")
+    if "," in args.device and (args.scheduler or args.slurm) is not None:
+        raise UserError("--device: with --scheduler or --slurm give one kind, such as cuda")
     places = wanted(args, experiments)
     cells = list({entry.cell.id: entry.cell for entry in places}.values())
     store = Store(args.results)
-    todo = [cell for cell in cells if not store.done(cell) and (args.retry_failed or not store.failed(cell))]
-    found = survey(todo, inputs, args)
-    if args.dry_run:
-        print("\n".join(plan(places, cells, todo, found, store)))
+    if args.status:
+        print("\n".join(status(places, store)))
         return 0
-    store.prepare()
-    log = _log(args.results / "logs")
+    if args.dry_run:
+        todo = _todo(cells, store, args.retry_failed)
+        rates = _rates(args, {cell.backbone for cell in todo}, experiments, inputs)
+        found, count = survey(todo, inputs, args), args.device.count(",") + 1
+        print("\n".join(preview(places, cells, todo, found, store, rates, count, args.verbose)))
+        return 0
+    if args.rates or args.measure or args.verbose:
+        raise UserError("--rates, --measure and --verbose are of --dry-run: add it")
+    check_targets([args.results / INDEX], [], [inputs.data_root(args.data_root)])
+    devices = args.device.split(",")
+    for name in devices:
+        kind(name)
+    with store.held(args.wait):
+        return _run(args, typed, places, cells, store, inputs, devices)
+
+
+def _todo(cells: Sequence[Cell], store: Store, retry_failed: bool) -> list[Cell]:
+    return [cell for cell in cells if not store.done(cell) and (retry_failed or not store.failed(cell))]
+
+
+def _run(
+    args: argparse.Namespace,
+    typed: str,
+    places: Sequence[Entry],
+    cells: Sequence[Cell],
+    store: Store,
+    inputs: Inputs,
+    devices: Sequence[str],
+) -> int:
+    """Run what is to do in a folder that this process holds."""
+    todo = _todo(cells, store, args.retry_failed)
+    found = survey(todo, inputs, args)
+    log = _log(store.root / LOGS)
     log.info("%s", typed)
-    log.info("%s", environment(devices[0]))
     known_as = titles(places)
-    _settle(cells, todo, found, store, known_as, log)
-    work = jobs(cell for cell in todo if not found.reason(cell))
-    progress = Progress(
-        sum(map(found.seconds, work)),
-        {cell.id: known_as[cell.id] for cell in todo},
-        inputs.cpu_seconds,
-        len(devices),
-        log,
-    )
-    makes = [
-        partial(
-            Worker,
-            store,
-            found.targets,
-            found.sources,
-            inputs.network,
-            device,
-            default_workers(device) if args.workers is None else args.workers,
-        )
-        for device in devices
-    ]
+    _settle(cells, todo, found, store, log)
+    runnable = [cell for cell in todo if not found.reason(cell)]
+    work = jobs(runnable)
+    if args.part is not None:
+        mine = {(cell.id, job.seed) for job in part(jobs(cells), *args.part) for cell in job.cells}
+        work = [job.only(cell for cell in job.cells if (cell.id, job.seed) in mine) for job in work]
+        work = [job for job in work if job.cells]
+    index = Index(places, store)
+    progress = Progress({cell.id: known_as[cell.id] for cell in runnable}, inputs.cpu_seconds, log)
+    device = None if "auto" in devices else kind(devices[0])
+    sweep = Sweep(store, found.targets, found.sources, found.seconds, progress, index.add, device=device)
     try:
-        run(work, makes, progress)
+        if work:
+            with _crew(args, inputs, found, devices, store) as crew:
+                sweep.run(work, crew)
+    except KeyboardInterrupt:
+        progress.close()
+        done = sum(map(store.done, cells))
+        print(f"interrupted: {done} of {len(cells)} cells are in {store.root}; the same command goes on")
+        return 130
     finally:
         progress.close()
-    return _conclude(cells, store, known_as)
+        index.write()
+    if args.part is not None and not sweep.failed and len(runnable) == len(todo):
+        number, of = args.part
+        print(f"part {number} of {of} is done, in {store.root}; scripts.merge_results joins the parts")
+        return 0
+    return _conclude(cells, found, store, known_as)
+
+
+def _rates(
+    args: argparse.Namespace, networks: Collection[str], experiments: Experiments, inputs: Inputs
+) -> Rates:
+    """Return the rates of the networks that the options ask for."""
+    if args.rates:
+        return Rates.read(args.rates)
+    if args.measure:
+        device = choose(args.device.partition(",")[0])
+        return Rates.measured({name: experiments[name][0] for name in sorted(networks)}, device)
+    return Rates(inputs.cpu_seconds, "4 CPU cores", "docs/speed.md; --rates or --measure for others")
 
 
 def _settle(
-    cells: Sequence[Cell],
-    todo: Sequence[Cell],
-    found: Survey,
-    store: Store,
-    known_as: Mapping[str, str],
-    log: logging.Logger,
+    cells: Sequence[Cell], todo: Sequence[Cell], found: Survey, store: Store, log: logging.Logger
 ) -> None:
     """Bring the folder up to date with what is known before any work."""
     for cell in cells:
         if store.done(cell):
             store.clear(cell)  # a kill may have left something
     for cell in todo:
-        store.clear_failure(cell)
-        if reason := found.reason(cell):
-            store.fail(cell, reason)
-            log.info("%s  %s FAILED: %s", cell.id, known_as[cell.id], reason)
+        if not found.reason(cell):
+            store.clear_failure(cell)
+    for line in found.missing_lines(todo):
+        log.info(line)
 
 
-def _conclude(cells: Sequence[Cell], store: Store, known_as: Mapping[str, str]) -> int:
+def _conclude(cells: Sequence[Cell], found: Survey, store: Store, known_as: Mapping[str, str]) -> int:
     """Print what is done and what is not, and return the exit status."""
-    missing = [cell for cell in cells if not store.done(cell)]
-    failed = [cell for cell in missing if store.failed(cell)]
-    print(f"{len(cells) - len(missing)} of {len(cells)} cells are in {store.root}, {len(failed)} failed")
-    for cell in missing:
-        state = "failed" if cell in failed else "unfinished"
-        print(f"{state}: {cell.id}  {known_as[cell.id]}: {store.reason(cell)}")
+    left = [cell for cell in cells if not store.done(cell)]
+    failed = [cell for cell in left if store.failed(cell)]
+    absent = [cell for cell in left if cell not in failed and found.reason(cell)]
+    print(
+        f"{len(cells) - len(left)} of {len(cells)} cells are in {store.root}, {len(failed)} failed, "
+        f"{len(absent)} cannot be run yet"
+    )
+    for cell in left:
+        if cell not in absent:
+            state = "failed" if cell in failed else "unfinished"
+            reason = store.reason(cell) if cell in failed else "the same command goes on"
+            print(f"{state}: {cell.id}  {known_as[cell.id]}: {reason}")
+    for line in found.missing_lines(left):
+        print(line)
     if failed:
         print("--retry-failed tries them again")
-    return 1 if missing else 0
+    return 1 if left else 0

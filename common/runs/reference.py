@@ -6,7 +6,7 @@ Weights and images are drawn from a file's seed and their names.
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,46 @@ from torch import Tensor, nn
 from common.adapter import Adapter, Source, StackedBatches, score_source
 from common.distortions import TYPES, blur
 from common.protocols import METHODS, Method, Protocol
-from common.system.errors import UserError
+from common.system.errors import UserError, fault, shown
+from common.system.files import need_file
 from common.y import Backbone, YNetwork
 
 STRENGTHS = {"compression": ("comp", 0.8, 0.2), "noise": ("nos", 1.0, 0.3)}  # name, high, low
-META = (
-    "backbone",
-    "seed",
-    "batch",
-    "niter",
-    "lr",
-    "p",
-    "temperature",
-    "sigma_high",
-    "sigma_low",
-    "head",
-    "keys",
-)
+
+
+def _whole(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 1000
+
+
+def _shapes(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(shape, list) and all(type(side) is int for side in shape) for shape in value.values()
+    )
+
+
+META: dict[str, Callable[[Any], bool]] = {  # what is known of a file, and whether a value of it can be
+    "backbone": lambda value: isinstance(value, str),
+    "seed": _whole(0, (1 << 63) - 1),
+    "batch": _whole(1, 64),
+    "niter": _whole(1, 1000),
+    "lr": _positive,
+    "p": _positive,
+    "temperature": _positive,
+    "sigma_high": _positive,
+    "sigma_low": _positive,
+    "head": lambda value: isinstance(value, dict) and all(map(_shapes, value.values())),
+    "keys": _shapes,
+}
+LARGEST = 1 << 28  # bytes of a file's arrays, unpacked; those of tests/golden have 2^18
 STORED = 512  # about how many values of a long array a file keeps
+
+
+def _runs(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    return list(dict.fromkeys(name.split("/")[0] for name in arrays if "/" in name))
 
 
 def rng(seed: int, name: str) -> np.random.Generator:
@@ -77,16 +99,26 @@ class Reference:
     @classmethod
     def read(cls, path: Path, backbones: Mapping[str, Backbone]) -> "Reference":
         """Read a file. Raises UserError where it is none of its kind, or of a network that is not there."""
+        need_file(path, "reference file")
         try:
+            with zipfile.ZipFile(path) as archive:
+                if (unpacked := sum(info.file_size for info in archive.infolist())) > LARGEST:
+                    raise ValueError(f"unpacked it has {unpacked} bytes")
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             meta = json.loads(str(arrays.pop("meta")))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: not a reference file ({error})") from None
-        lacking = [name for name in META if not isinstance(meta, dict) or name not in meta]
-        lacking += [name for name in ("source", "features") if name not in arrays]
-        if lacking:
-            raise UserError(f"{path}: not a reference file, it lacks {', '.join(lacking)}")
+            wrong = [name for name, fits in META.items() if not fits(meta[name])]
+            wrong += [
+                name for name, array in arrays.items() if array.dtype.kind not in "fiub" or not array.size
+            ]
+            wrong += ["source"] * (arrays["source"].ndim != 1) + ["features"] * (arrays["features"].ndim != 2)
+            wrong += [
+                f"head of {run}" for run in _runs(arrays) if not isinstance(meta["head"].get(run), dict)
+            ]
+            if wrong:
+                raise ValueError(f"its {shown(wrong)} cannot be")
+        except Exception as error:  # of as many kinds as there are ways to be damaged
+            raise UserError(f"{path}: not a reference file ({fault(error)})") from None
         if meta["backbone"] not in backbones:
             raise UserError(f"{path}: backbone {meta['backbone']!r} is none of {', '.join(backbones)}")
         return cls(meta, arrays, backbones[meta["backbone"]])
@@ -94,7 +126,7 @@ class Reference:
     @property
     def runs(self) -> list[str]:
         """The runs that the file has arrays of."""
-        return list(dict.fromkeys(name.split("/")[0] for name in self.arrays if "/" in name))
+        return _runs(self.arrays)
 
     def network(self) -> nn.Module:
         """Return the network with the weights of the file's seed, in double precision."""
@@ -189,7 +221,8 @@ def computed(reference: Reference, runs: Sequence[str]) -> Iterator[tuple[str, n
         yield "choice", source.choice.numpy()
     with torch.no_grad():
         features = ynet.features(images.clean)
-    yield "features", features[:, :: features.shape[1] // reference.arrays["features"].shape[1]].numpy()
+    step = max(1, features.shape[1] // reference.arrays["features"].shape[1])
+    yield "features", features[:, ::step].numpy()
     for run in runs:
         reference.fill_head(ynet, run)
         yield from computed_run(run, ynet, protocol, method_of(run, reference.meta), images, source)

@@ -7,13 +7,14 @@ when an older program could not read it any more.
 
 import csv
 import dataclasses
-import json
+import io
+import math
 import time
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType, UnionType
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -26,10 +27,13 @@ from common.runs.grid import Cell
 from common.runs.metrics import agreement, gain_interval
 from common.system.errors import UserError
 from common.system.output import write_csv, write_json
+from common.system.typed_json import read_object, typed
 
 FORMAT = 2
 METRICS = ("srocc", "plcc", "plcc_logistic", "krocc", "rmse")
 FILES = ("result.json", "run.json", "scores.csv")  # of a finished cell
+DATA = ("dataset", "subset", "missing", "score_column", "direction", "label_file")  # what is told at least
+WEIGHTS = ("file", "sha256")  # likewise
 Verdict = Literal["helped", "harmed", "undecided", ""]
 
 
@@ -159,10 +163,8 @@ class Gain:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Gain":
         """Read that form. Raises LookupError, TypeError or ValueError."""
-        mean, interval = found["mean"], found["interval_95"]
         return cls(
-            None if mean is None else float(mean),
-            None if interval is None else (float(interval[0]), float(interval[1])),
+            typed(float | None, found["mean"]), typed(tuple[float, float] | None, found["interval_95"])
         )
 
 
@@ -211,29 +213,30 @@ class Summary:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Summary":
         """Read the summary that result.json holds. Raises LookupError, TypeError or ValueError."""
-        seeds = tuple(int(row["seed"]) for row in found["seeds"])
+        seeds = tuple(typed(int, row["seed"]) for row in found["seeds"])
         source, adapted = (
             {name: _metric(found[which][name]["values"], len(seeds)) for name in METRICS}
             for which in ("source", "adapted")
         )
         return cls(
-            int(found["n_images"]),
+            typed(int, found["n_images"]),
             seeds,
             source,
             adapted,
             Gain.from_json(found["srocc_gain"]),
-            dict(found["distortions_chosen"]),
-            int(found["episodes"]["total"]),
-            int(found["episodes"]["group_loss_left_out"]),
-            int(found["episodes"]["fell_back_to_source"]),
-            int(found["views_scaled_up"]),
+            typed(dict[str, int], found["distortions_chosen"]),
+            typed(int, found["episodes"]["total"]),
+            typed(int, found["episodes"]["group_loss_left_out"]),
+            typed(int, found["episodes"]["fell_back_to_source"]),
+            typed(int, found["views_scaled_up"]),
         )
 
 
-def _metric(values: Sequence[Any], seeds: int) -> OverSeeds:
-    if len(values) != seeds:
-        raise ValueError(f"{len(values)} values for {seeds} seeds")
-    return OverSeeds(tuple(None if value is None else float(value) for value in values))
+def _metric(values: Any, seeds: int) -> OverSeeds:
+    found = OverSeeds(typed(tuple[float | None, ...], values))
+    if len(found.values) != seeds:
+        raise ValueError(f"{len(found.values)} values for {seeds} seeds")
+    return found
 
 
 def metrics_table(summary: Summary) -> str:
@@ -330,34 +333,43 @@ def write_result(folder: Path, result: CellResult, scores: Scores, photographs: 
 
 
 def read_result(folder: Path) -> CellResult:
-    """Read the cell that a folder holds.
+    """Read the cell that a folder holds, but for its scores.
 
     Raises UserError, in one line, where a file is damaged or of another format.
     """
+    remedy = "move its folder elsewhere"
+    with _reading(folder / "run.json", remedy):
+        seconds = typed(float, read_object(folder / "run.json")["seconds"])
+        if seconds <= 0:
+            raise ValueError(f"seconds are {seconds:g}")
     file = folder / "result.json"
-    content, run = _json(file), _json(folder / "run.json")
-    _check_format(content, file)
-    try:
-        config = dict(content["config"])
-        data, weights, written_id = config.pop("data"), config.pop("weights_file"), config.pop("id")
-        cell = _from_json(Cell, config)
+    with _reading(file, remedy):
+        content = read_object(file)
+        _check_format(content, file)
+        config = typed(dict[str, Any], content["config"])
+        data, weights, written_id = (config.pop(name) for name in ("data", "weights_file", "id"))
         result = CellResult(
-            cell,
+            typed(Cell, config),
             Summary.from_json(content),
-            data,
-            weights,
-            content["environment"],
-            float(run["seconds"]),
+            _record(data, DATA),
+            _record(weights, WEIGHTS),
+            _record(typed(dict[str, str | int], content["environment"]), ("device",)),
+            seconds,
             folder,
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{file}: not a result of this program, or run.json beside it is not "
-            f"({type(error).__name__}: {error}): move the folder elsewhere"
-        ) from None
-    if written_id != cell.id:
-        raise UserError(f"{file}: its cell is {cell.id}, not {written_id}: move the folder elsewhere")
+        if written_id != result.cell.id:
+            raise ValueError(f"its cell is {result.cell.id}, not {written_id}")
+        if result.summary.seeds != result.cell.seeds or result.summary.n_images < 1:
+            raise ValueError("its seeds or images are not those of its cell")
     return result
+
+
+def _record(found: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return what a result says of its data, weights or machine, if it says all that it should."""
+    record = typed(dict[str, Any], found)
+    for name in names:
+        typed(int if name == "missing" else str, record[name])
+    return record
 
 
 @dataclass(frozen=True)
@@ -366,6 +378,7 @@ class Failure:
 
     cell: Cell
     reason: str
+    file: Path | None = None  # that it was read from
 
 
 def write_failure(path: Path, failure: Failure) -> None:
@@ -375,14 +388,25 @@ def write_failure(path: Path, failure: Failure) -> None:
 
 def read_failure(path: Path) -> Failure:
     """Read what `write_failure` wrote. Raises UserError where the file is damaged or of another format."""
-    content = _json(path)
-    _check_format(content, path)
+    with _reading(path, "remove it, and the cell is run again"):
+        content = read_object(path)
+        _check_format(content, path)
+        failure = Failure(typed(Cell, content["cell"]), typed(str, content["reason"]), path)
+        if failure.cell.id != path.stem:
+            raise ValueError(f"its cell is {failure.cell.id}")
+    return failure
+
+
+@contextmanager
+def _reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turn whatever a damaged file leads to into a UserError of one line. remedy: what to do about it."""
     try:
-        return Failure(_from_json(Cell, content["cell"]), str(content["reason"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}: no failure of a cell ({type(error).__name__}: {error}): remove it"
-        ) from None
+        yield
+    except (OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError, csv.Error) as error:
+        fault = " ".join(str(error).split())
+        printable = "".join(letter if letter.isprintable() else "?" for letter in fault)
+        kind = "it lacks " if isinstance(error, KeyError) else ""
+        raise UserError(f"{path}: damaged ({kind}{printable[:200]}): {remedy}") from None
 
 
 def _check_format(content: Mapping[str, Any], path: Path) -> None:
@@ -391,31 +415,6 @@ def _check_format(content: Mapping[str, Any], path: Path) -> None:
             f"{path} has format {content.get('format', 1)}, and this program reads format {FORMAT}: run "
             "the cell again, or use the version of the code that wrote it"
         )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-        return found
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}): move it elsewhere, and the cell can be run again"
-        ) from None
-
-
-def _from_json(kind: Any, value: Any) -> Any:
-    """Bring a value of JSON to the dataclasses of a cell: lists to tuples, objects to their dataclasses."""
-    if isinstance(value, list):
-        return tuple(_from_json(None, item) for item in value)
-    if isinstance(value, dict):
-        options = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
-        wanted: Any
-        (wanted,) = [option for option in options if dataclasses.is_dataclass(option)]
-        hints = typing.get_type_hints(wanted)
-        return wanted(**{name: _from_json(hints[name], item) for name, item in value.items()})
-    return value
 
 
 COLUMNS = ("image", "type", "mos", "seed", "source_score", "adapted_score", "distortion")  # then loss_1, ...
@@ -454,12 +453,15 @@ def read_scores(
     is damaged or of other images than result.json.
     """
     assert result.folder is not None
-    file = result.folder / "scores.csv"
     seeds, niter = list(result.cell.seeds), result.cell.method.niter
     steps = [f"loss_{step + 1}" for step in range(niter)]
-    try:
-        text = dict.fromkeys(("image", "type", "distortion"), str)
-        frame = pd.read_csv(file, dtype=text, keep_default_na=False, lineterminator="\n")
+    text = dict.fromkeys(("image", "type", "distortion"), str)
+    file = result.folder / "scores.csv"
+    with _reading(file, "move its folder elsewhere"):
+        content = file.read_bytes()
+        if not content.endswith(b"\n"):
+            raise ValueError("its last line is cut short")
+        frame = pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, lineterminator="\n")
         frame = frame[[*COLUMNS, *steps]]
         first = frame[frame["seed"] == seeds[0]]
         scores = Scores.empty(seeds, len(first), niter)
@@ -477,6 +479,6 @@ def read_scores(
             Photograph(name, paths.get(name, Path()), float(mos), group=kind or "all images", kind=kind)
             for name, mos, kind in zip(first["image"], first["mos"], first["type"])
         ]
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise UserError(f"{file}: cannot be read ({error}): move its folder elsewhere") from None
+        if not all(math.isfinite(photograph.mos) for photograph in photographs):
+            raise ValueError("a MOS is not finite")
     return scores, photographs

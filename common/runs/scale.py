@@ -1,9 +1,12 @@
 """The scale of a network's scores: what its output says in the unit of the human scores it learnt from."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from common.system.text import printable, shortened
 
 HUMAN = "the human scores that it was trained on"  # where nothing tells which
 
@@ -40,4 +43,6 @@ class Scale:
             mean, scale = float(known["score_mean"]), float(known["score_scale"])
         except (KeyError, ValueError):
             return None
-        return cls(mean, scale, known.get("scale", HUMAN))
+        if not (math.isfinite(mean) and 0 < scale < math.inf):
+            return None
+        return cls(mean, scale, shortened(printable(known.get("scale", HUMAN)), 200))

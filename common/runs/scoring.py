@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset
 from common.adapter import Adapter, NotFinite, Outcome
 from common.batches import Batch, Views, cut, load_readable, shuffled
 from common.choice import Decision
-from common.photographs import DAMAGED, Photograph, size_of
+from common.photographs import Photograph, size_of
 from common.protocols import METHODS, Setting, Tuned
 from common.runs.guard import kept_order
 from common.runs.journal import Journal, partial_of
@@ -25,6 +25,7 @@ from common.runs.tuned import decide_on
 from common.stream import Streamed
 from common.system.errors import UserError
 from common.system.output import write_csv
+from common.system.text import printable
 from common.views import View
 from common.y import YNetwork
 
@@ -137,12 +138,12 @@ def row_of(
 ) -> Row:
     """Return what the CSV file says of a photograph; name: what it is called there."""
     if index in scored.faults:
-        reason = scored.faults[index].removeprefix(f"{photograph.path}: ")
+        reason = scored.faults[index].removeprefix(printable(f"{photograph.path}: "))
         return [name, *[""] * (len(HEADER) - 2), reason]
     row = [name, scale.score(scored.source[index]), scale.score(scored.adapted[index]), scale.title]
     try:
         width, height = size_of(photograph.path)
-    except DAMAGED:  # gone since it was scored
+    except UserError:  # gone since it was scored
         return [*row, "", "", "; ".join(scored.remarks())]
     small = view.crop != "whole" and min(width, height) < view.size
     notes = [*scored.remarks(), *(["smaller than the view, scaled up"] if small else [])]

@@ -1,377 +1,318 @@
-"""Run many cells into one folder: what they share is done once, and a kill loses the batches in hand alone.
+"""Run many cells into one folder: one process hands out jobs, keeps what comes back and writes results.
 
-RESULTS/<id>/result.json, scores.csv and run.json hold a finished cell and appear together. Until then its
-episodes lie in RESULTS/.work/<id>/<seed>.jsonl, a line each, appended as they end. RESULTS/failed/<id>.json
-says why a cell failed. RESULTS/.work/locks keeps two sweeps from the same work.
+What cells share is done once, by one worker (`common.runs.worker`). Workers come and go, as the crew tells:
+`Alone` below is one worker in this process; common/runs/cluster.py has those of other processes and machines.
+A worker that dies costs the episodes that it had not answered with; its job goes on elsewhere.
 """
 
-import hashlib
-import json
-import os
-import shutil
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from common.adapter import Outcome
 from common.batches import batch_order
-from common.photographs import Photograph
-from common.runs.cell import FinishedEpisode, Plan, episodes_of, shared_inputs
 from common.runs.grid import Cell, Target
+from common.runs.jobs import Job, TargetImages
 from common.runs.journal import Journal
-from common.runs.results import (
-    FILES,
-    CellResult,
-    Failure,
-    Scores,
-    read_failure,
-    summarise,
-    write_failure,
-    write_result,
-)
-from common.system.device import default_episodes, environment
-from common.system.errors import UserError
-from common.system.locks import locked
-from common.y import YNetwork
+from common.runs.progress import Progress
+from common.runs.results import CellResult, summarise
+from common.runs.store import Store
+from common.runs.worker import Answer, Checked, Expected, Worker, versions
+from common.system.code import code_digest
+from common.system.device import environment
+
+DEATHS = 5  # workers in a row that a job may cost without a further episode
+CPU = torch.device("cpu")
+STATUS_SECONDS = 2.0  # between two writings of how far it is
 
 
-@dataclass(frozen=True)
-class TargetImages:
-    """The images of a target on this machine."""
+class Joined(NamedTuple):
+    """A worker is there."""
 
-    photographs: Sequence[Photograph]
-    record: dict[str, Any]  # what a result says of them
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash the images' names, in their order, and the sizes of their files."""
-        listed = ((photograph.key, os.path.getsize(photograph.path)) for photograph in self.photographs)
-        return hashlib.sha256(json.dumps(list(listed)).encode()).hexdigest()
+    worker: str
 
 
-class LoadedNetwork(NamedTuple):
-    """A source on its device."""
+class Gone(NamedTuple):
+    """A worker is there no more, and what it was asked is not answered."""
 
-    wrap: Callable[..., YNetwork]  # makes the Y that a protocol asks for
-    record: dict[str, str]  # what a result says of the weights: file, sha256
-
-
-@dataclass(frozen=True)
-class Job:
-    """Cells that share a network, images and views, for one seed: the unit that a worker takes."""
-
-    cells: tuple[Cell, ...]
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        first = self.cells[0]
-        return f"{first.weights} on {first.target}, seed {self.seed}"
-
-    @property
-    def forwards(self) -> int:
-        """Forward-equivalents per image."""
-        return Plan.of([cell.setting for cell in self.cells]).forwards
+    worker: str
+    reason: str
 
 
-def jobs(cells: Iterable[Cell]) -> list[Job]:
-    """Group the distinct cells by what they share; the jobs of one network follow each other."""
-    shared: dict[tuple, list[Cell]] = {}
-    for cell in {cell.id: cell for cell in cells}.values():
-        key = (
-            (cell.backbone, cell.weights),
-            (cell.target, cell.limit, cell.batch_size, cell.seeds),
-            shared_inputs(cell.protocol),
-            cell.setting.stateful,  # would keep the others from running several episodes at once
-        )
-        shared.setdefault(key, []).append(cell)
-    return [Job(tuple(group), seed) for group in shared.values() for seed in group[0].seeds]
+class Answered(NamedTuple):
+    """A worker has answered."""
+
+    worker: str
+    value: Checked | Answer
 
 
-class Store:
-    """The folder of a sweep."""
+class Crew(Protocol):
+    """Workers, each known by a name of its own, which is never given again."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def wait(self, jobs: int) -> Iterator[Joined | Gone | Answered]:
+        """Yield what has happened, after a second at the latest.
 
-    def result(self, cell: Cell) -> Path:
-        """Return where the result of a cell is, once it is there."""
-        return self.root / cell.id / "result.json"
+        jobs: that there are, in hand or not. Raises UserError once no worker will come any more.
+        """
 
-    def failure(self, cell: Cell) -> Path:
-        """Return where it is told why a cell failed, if it did."""
-        return self.root / "failed" / f"{cell.id}.json"
+    def check(self, worker: str, expected: Expected) -> None:
+        """Ask a worker for a `Checked`; it is answered in `wait`, like what follows."""
 
-    def work(self, cell: Cell) -> Path:
-        """Return the folder of an unfinished cell."""
-        return self.root / ".work" / cell.id
+    def begin(self, worker: str, job: Job, done: Sequence[frozenset[int]]) -> None:
+        """Ask a worker to begin a job."""
 
-    def lock(self, name: str) -> Path:
-        """Return the file whose lock keeps two processes from the same work."""
-        return self.root / ".work/locks" / name
+    def go_on(self, worker: str) -> None:
+        """Ask a worker to go on with its job."""
 
-    def journal(self, cell: Cell, seed: int, inputs: Mapping[str, Any]) -> Journal:
-        """Return the journal of a cell's episodes for a seed, on these inputs; it is yet to be read."""
-        return Journal(self.work(cell) / f"{seed}.jsonl", inputs)
+    def refuse(self, worker: str, reason: str) -> None:
+        """Be told that a worker cannot take part, and why."""
 
-    def prepare(self) -> None:
-        """Make the folders. Raises UserError where that cannot be."""
-        try:
-            for folder in (self.root / name for name in (".work/locks", "failed", "logs")):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.root} cannot be written to ({error.strerror}): choose other --results"
-            ) from None
-
-    def done(self, cell: Cell) -> bool:
-        """Return whether all files of a finished cell are there."""
-        return all((self.root / cell.id / name).is_file() for name in FILES)
-
-    def failed(self, cell: Cell) -> bool:
-        """Return whether a cell was run and broke."""
-        return self.failure(cell).exists()
-
-    def fail(self, cell: Cell, reason: str) -> None:
-        """Write why a cell failed."""
-        write_failure(self.failure(cell), Failure(cell, reason))
-
-    def reason(self, cell: Cell) -> str:
-        """Return why a cell is not done."""
-        if not self.failed(cell):
-            return "not finished; the same command goes on"
-        try:
-            return read_failure(self.failure(cell)).reason
-        except UserError as error:
-            return str(error)
-
-    def clear_failure(self, cell: Cell) -> None:
-        """Forget that a cell failed: it may be tried again."""
-        with suppress(FileNotFoundError):
-            self.failure(cell).unlink()
-
-    def add(self, result: CellResult, scores: Scores, photographs: Sequence[Photograph]) -> None:
-        """Write the result of a cell, all of its files at once."""
-        with locked(self.lock(result.cell.id), wait=True):
-            if self.done(result.cell):
-                raise UserError(f"{self.root / result.cell.id} is there by now: choose other --results")
-            self._write(result, scores, photographs)
-        self.clear(result.cell)
-
-    def finish(
-        self,
-        cell: Cell,
-        images: TargetImages,
-        network: LoadedNetwork,
-        device: torch.device,
-        inputs: Mapping[str, Any],
-    ) -> bool:
-        """Write the result of a cell if the journals of all its seeds are complete; return whether it did."""
-        with locked(self.lock(cell.id), wait=True):
-            if self.done(cell):
-                return False
-            scores = Scores.empty(cell.seeds, len(images.photographs), cell.method.niter)
-            for row, seed in enumerate(cell.seeds):
-                order = batch_order(images.photographs, seed, cell.batch_size)
-                journal = self.journal(cell, seed, inputs)
-                journal.read()
-                if len(journal.batches) < len(order):
-                    return False
-                for number, batch in sorted(journal.batches.items()):
-                    scores.record(row, order[number], _outcome(batch), batch["enlarged"], batch["seconds"])
-            result = CellResult(
-                cell,
-                summarise(scores, images.photographs),
-                images.record,
-                network.record,
-                environment(device),
-                scores.seconds,
-            )
-            self._write(result, scores, images.photographs)
-        self.clear(cell)
-        return True
-
-    def _write(self, result: CellResult, scores: Scores, photographs: Sequence[Photograph]) -> None:
-        """Write the files of a finished cell, whose lock is held."""
-        folder = self.work(result.cell) / "result"
-        shutil.rmtree(folder, ignore_errors=True)
-        write_result(folder, result, scores, photographs)
-        finished = self.root / result.cell.id
-        shutil.rmtree(finished, ignore_errors=True)  # one that somebody took a file out of
-        os.rename(folder, finished)
-
-    def clear(self, cell: Cell) -> None:
-        """Remove what a finished cell has no more use for."""
-        self.clear_failure(cell)
-        shutil.rmtree(self.work(cell), ignore_errors=True)
+    def release(self, worker: str) -> bool:
+        """Let a worker go, for which there is no job any more; return whether it goes."""
 
 
-def _inputs(images: TargetImages, network: LoadedNetwork, device: torch.device) -> dict[str, Any]:
-    """Return what the episodes of a cell depend on beside the cell, wherever that lies."""
-    data = {name: value for name, value in images.record.items() if name not in ("folder", "label_file")}
-    versions = {name: value for name, value in environment(device).items() if name in ("commit", "torch")}
-    return {
-        "images": images.digest,
-        **data,
-        "weights": network.record["sha256"],
-        **versions,
-        "device": device.type,
-    }
+class Alone:
+    """A crew of one worker, in this process."""
 
+    def __init__(self, worker: Worker):
+        self.worker = worker
+        self.name = socket.gethostname()
+        self.asked: Callable[[], Checked | Answer] | None = None
+        self.known = False
 
-def _batch(episode: FinishedEpisode) -> dict[str, Any]:
-    """Return a finished episode as the journal keeps it; `_outcome` is its inverse."""
-    outcome = episode.outcome
-    return {
-        "source": outcome.source.tolist(),
-        "adapted": outcome.adapted.tolist(),
-        "choice": outcome.choice.tolist(),
-        "losses": outcome.losses.tolist(),
-        "group_left_out": outcome.group_left_out,
-        "fell_back": outcome.fell_back,
-        "enlarged": episode.batch.enlarged,
-        "seconds": episode.seconds,
-    }
+    def wait(self, jobs: int) -> Iterator[Joined | Gone | Answered]:
+        """Do what was asked."""
+        if not self.known:
+            self.known = True
+            yield Joined(self.name)
+        elif self.asked is not None:
+            asked, self.asked = self.asked, None
+            yield Answered(self.name, asked())
 
+    def check(self, worker: str, expected: Expected) -> None:
+        """Take part: code, images and checkpoints are the same."""
+        device = self.worker.device
+        self.asked = partial(Checked, None, self.name, device.type, environment(device))
 
-def _outcome(batch: Mapping[str, Any]) -> Outcome:
-    source, adapted, choice, losses = (
-        torch.tensor(batch[name], dtype=torch.float64) for name in ("source", "adapted", "choice", "losses")
-    )
-    return Outcome(source, adapted, choice, losses, batch["group_left_out"], batch["fell_back"])
+    def begin(self, worker: str, job: Job, done: Sequence[frozenset[int]]) -> None:
+        """Begin a job, and run one episode."""
+        self.asked = partial(self.worker.begin, job, done, 0.0)
 
+    def go_on(self, worker: str) -> None:
+        """Run one more episode."""
+        self.asked = partial(self.worker.go_on, 0.0)
 
-@dataclass(frozen=True)
-class JobStarted:
-    """A worker has begun a job."""
+    def refuse(self, worker: str, reason: str) -> None:
+        """Cannot be: it is the sweep's own."""
 
-    name: str
-    backbone: str
-    work: float  # forward-equivalents of single images that are to come
-
-
-@dataclass(frozen=True)
-class WorkDone:
-    """A worker has run some episodes of its job."""
-
-    what: str  # name of the method, or "source"
-    work: float  # forward-equivalents of single images
-
-
-@dataclass(frozen=True)
-class CellFinished:
-    """A worker has written the result of a cell."""
-
-    cell: Cell
-
-
-@dataclass(frozen=True)
-class CellFailed:
-    """A worker has given a cell up."""
-
-    cell: Cell
-    reason: str  # one line
-    details: str  # traceback, "" where the reason says it all
-
-
-Event = JobStarted | WorkDone | CellFinished | CellFailed
+    def release(self, worker: str) -> bool:
+        """Stay."""
+        return False
 
 
 @dataclass
-class Worker:
-    """Runs jobs on one device."""
+class Task:
+    """A job that is to do."""
+
+    job: Job
+    left: float  # what it still takes, in seconds of a CPU
+    deaths: int = 0  # of workers, since its last episode
+
+
+@dataclass
+class Hand:
+    """A worker that takes part."""
+
+    host: str
+    network: tuple[str, str] | None = None  # the one that it has loaded
+    task: Task | None = None  # what it is at
+    journals: list[Journal] = field(default_factory=list)  # of the cells of its job
+
+
+@dataclass
+class Sweep:
+    """Runs jobs with a crew, into a folder that this process holds."""
 
     store: Store
-    targets: Mapping[tuple[Target, int | None], TargetImages]  # images of every (target, limit)
-    sources: Mapping[str, Any]  # checkpoints by name, as `load` takes them
-    load: Callable[[str, Any, torch.device], LoadedNetwork]  # of (backbone, checkpoint, device)
-    device: torch.device
-    workers: int  # loader processes
-    tell: Callable[[Event], object]  # is told what happens
-    network: tuple[tuple[str, str], LoadedNetwork] | None = None  # the last one, kept for the next job
-    failed: set[str] = field(default_factory=set)  # ids; those that failed elsewhere may well succeed here
+    targets: Mapping[tuple[Target, int | None], TargetImages]  # images by target and limit
+    sources: Mapping[str, Any]  # checkpoints by name, with `sha256` and `record`
+    seconds: Callable[[Job], float]  # what a job takes on a CPU
+    progress: Progress
+    finished: Callable[[CellResult], object]  # is told each result that was written
+    todo: deque[Task] = field(default_factory=deque)
+    checking: set[str] = field(default_factory=set)  # workers that have not answered yet whether they fit
+    hands: dict[str, Hand] = field(default_factory=dict)  # by worker
+    failed: set[str] = field(default_factory=set)  # ids of cells that broke; not those of earlier sweeps
+    device: str | None = None  # cpu, cuda or mps: of all workers; None: that of the first
+    environment: Mapping[str, Any] = field(default_factory=dict)  # of the first worker
+    told: float = 0.0  # when the status was written last
 
-    def run(self, todo: Iterable[Job]) -> None:
-        """Run what is left of the jobs. What another process is at comes last, and is waited for."""
-        elsewhere: list[Job] = []
-        for job in todo:
-            with ExitStack() as stack:
-                mine: list[Job] = []
-                for cell in self._left(job.cells):
-                    free = stack.enter_context(locked(self.store.lock(f"{cell.id}.{job.seed}"), wait=False))
-                    (mine if free else elsewhere).append(Job((cell,), job.seed))
-                self._run([one.cells[0] for one in mine], job.seed)
-        for job in elsewhere:
-            with locked(self.store.lock(f"{job.cells[0].id}.{job.seed}"), wait=True):
-                self._run(list(job.cells), job.seed)
+    def run(self, work: Sequence[Job], crew: Crew) -> None:
+        """Run what is left of the jobs. Raises UserError as `Crew.wait` does, with all kept that was done."""
+        self.todo = deque(self._task(job) for job in work)
+        while open_tasks := [*self.todo, *(hand.task for hand in self.hands.values() if hand.task)]:
+            self.progress.remains(sum(task.left for task in open_tasks))
+            for event in crew.wait(len(open_tasks)):
+                match event:
+                    case Joined(worker):
+                        self.checking.add(worker)
+                        crew.check(worker, self._expected())
+                    case Gone(worker, reason):
+                        self._lose(worker, reason)
+                    case Answered(worker, Checked() as checked):
+                        self._admit(worker, checked, crew)
+                    case Answered(worker, Answer() as answer):
+                        self._keep(worker, answer, crew)
+            for worker, hand in list(self.hands.items()):
+                if hand.task is None:
+                    self._hand_out(worker, hand, crew)
+                if hand.task is None and crew.release(worker):
+                    del self.hands[worker]
+            self._tell()
 
-    def _left(self, cells: Iterable[Cell]) -> list[Cell]:
-        return [cell for cell in cells if cell.id not in self.failed and not self.store.done(cell)]
+    def _task(self, job: Job) -> Task:
+        return Task(job, self.seconds(job))
 
-    def _run(self, cells: Sequence[Cell], seed: int) -> None:
-        cells = self._left(cells)
-        if not cells:
+    def _expected(self) -> Expected:
+        return Expected(
+            code_digest(),
+            self.versions,
+            self.device,
+            {target: images.digest for target, images in self.targets.items()},
+            {name: source.sha256 for name, source in self.sources.items()},
+        )
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions that every worker must have."""
+        return versions(environment(CPU))
+
+    def _admit(self, worker: str, checked: Checked, crew: Crew) -> None:
+        self.checking.remove(worker)
+        reason = checked.reason
+        if reason is None and self.device not in (None, checked.device):
+            reason = f"its device is {checked.device}, that of the others {self.device}"
+        if reason is not None:
+            self.progress.refused(worker, checked.host, reason)
+            crew.refuse(worker, reason)
             return
-        try:
-            self._episodes(cells, seed)
-            return
-        except Exception as error:  # of whatever kind: it has nothing to do with the sweep's other cells
-            if len(cells) == 1:
-                known = isinstance(error, UserError)
-                reason = str(error) if known else f"{type(error).__name__}: {error}"
-                self.failed.add(cells[0].id)
-                self.store.fail(cells[0], reason)
-                details = "" if known else "".join(traceback.format_exception(error))
-                self.tell(CellFailed(cells[0], reason, details))
-                return
-        # Each alone, to learn whose fault it was; the journals keep what was done. Not where the error is
-        # still at hand, whose traceback holds the tensors of all of them.
-        for cell in cells:
-            self._run([cell], seed)
+        if not self.environment:
+            own = {name: value for name, value in environment(CPU).items() if name == "commit"}
+            self.device, self.environment = checked.device, {**checked.environment, **own}
+        self.hands[worker] = Hand(checked.host)
+        self.progress.joined(worker, checked.host)
 
-    def _episodes(self, cells: Sequence[Cell], seed: int) -> None:
-        first = cells[0]
-        network = self._network(first.backbone, first.weights)
-        images = self.targets[first.target, first.limit]
-        inputs = _inputs(images, network, self.device)
-        batches = len(batch_order(images.photographs, seed, first.batch_size))
-        settings = [cell.setting for cell in cells]
-        job = Job(tuple(cells), seed)
-        self.tell(JobStarted(job.name, first.backbone, len(images.photographs) * job.forwards))
-        with ExitStack() as stack:
-            journals = []
-            for cell in cells:
-                journal = self.store.journal(cell, seed, inputs)
+    def _hand_out(self, worker: str, hand: Hand, crew: Crew) -> None:
+        """Give a worker the next job, one of the network that it has loaded if there is one."""
+        while self.todo:
+            task = next((one for one in self.todo if one.job.network == hand.network), self.todo[0])
+            self.todo.remove(task)
+            cells = [cell for cell in task.job.cells if self._is_open(cell)]
+            if not cells:
+                continue
+            task.job = task.job.only(cells)
+            first, seed = cells[0], task.job.seed
+            images = self.targets[first.target, first.limit]
+            batches = len(batch_order(images.photographs, seed, first.batch_size))
+            hand.journals = [self.store.journal(cell, seed, self._depends_on(cell)) for cell in cells]
+            for cell, journal in zip(cells, hand.journals):
                 journal.read()
                 if cell.setting.stateful and len(journal.batches) < batches:
                     journal.forget()  # an episode depends on the ones before it, whose state is not kept
-                journals.append(stack.enter_context(journal.opened()))
-            episodes = episodes_of(
-                network.wrap,
-                images.photographs,
-                settings,
-                seed,
-                batch_size=first.batch_size,
-                at_once=1 if settings[0].stateful else default_episodes(self.device),
-                workers=self.workers,
-                finished=lambda setting, number: number in journals[setting].batches,
-                tell=lambda what, size, work: self.tell(WorkDone(what, size * work)),
-            )
-            for episode in episodes:
-                journals[episode.setting].append(episode.number, _batch(episode))
-        for cell in cells:
-            if self.store.finish(cell, images, network, self.device, inputs):
-                self.tell(CellFinished(cell))
+            if all(len(journal.batches) == batches for journal in hand.journals):
+                self._finish(cells)
+                continue
+            there = sum(len(journal.batches) for journal in hand.journals) / batches / len(cells)
+            task.left = (1 - there) * self.seconds(task.job)
+            hand.task, hand.network = task, task.job.network
+            self.progress.begun(worker, task.job, len(images.photographs) * task.job.forwards)
+            crew.begin(worker, task.job, [frozenset(journal.batches) for journal in hand.journals])
+            return
 
-    def _network(self, backbone: str, weights: str) -> LoadedNetwork:
-        if self.network is None or self.network[0] != (backbone, weights):
-            self.network = None  # free the memory first
-            self.network = (backbone, weights), self.load(backbone, self.sources[weights], self.device)
-        return self.network[1]
+    def _is_open(self, cell: Cell) -> bool:
+        return cell.id not in self.failed and not self.store.done(cell)
+
+    def _keep(self, worker: str, answer: Answer, crew: Crew) -> None:
+        """Keep what a worker has finished, and let it go on."""
+        hand = self.hands[worker]
+        task = hand.task
+        assert task is not None
+        for index, journal in enumerate(hand.journals):
+            if own := [(number, batch) for cell, number, batch in answer.episodes if cell == index]:
+                with journal.opened():
+                    for number, batch in own:
+                        journal.append(number, batch)
+        if answer.episodes:
+            task.deaths = 0
+        taken = self.progress.worked(worker, task.job.network[0], answer)
+        task.left = max(0.0, task.left - taken)
+        if answer.fault is None and not answer.ended:
+            crew.go_on(worker)
+            return
+        hand.task = None
+        if answer.fault is None:
+            self._finish(task.job.cells)
+        else:
+            self._divide(task, answer.fault, answer.details)
+
+    def _lose(self, worker: str, reason: str) -> None:
+        """Take back the job of a worker that is no more."""
+        hand = self.hands.pop(worker, None)
+        if hand is not None or worker in self.checking:
+            self.progress.lost(worker, reason)
+        self.checking.discard(worker)
+        if hand is None or (task := hand.task) is None:
+            return
+        task.deaths += 1
+        if task.deaths < DEATHS:
+            self.todo.appendleft(task)
+        else:
+            self._divide(task, f"{DEATHS} workers in a row died at it; the last: {reason}", "")
+
+    def _divide(self, task: Task, reason: str, details: str) -> None:
+        """Try the cells of a broken job one by one, to learn whose fault it was."""
+        cells = [cell for cell in task.job.cells if self._is_open(cell)]
+        if len(cells) > 1:
+            self.todo.extendleft(self._task(task.job.only([cell])) for cell in reversed(cells))
+        for cell in cells if len(cells) == 1 else ():
+            self.failed.add(cell.id)
+            self.store.fail(cell, reason)
+            self.progress.failed(cell, reason, details)
+
+    def _finish(self, cells: Sequence[Cell]) -> None:
+        """Write the results of the cells whose journals are complete for all seeds."""
+        for cell in cells:
+            images, source = self.targets[cell.target, cell.limit], self.sources[cell.weights]
+            found = self.store.scores(cell, images.photographs, self._depends_on(cell))
+            if found is None:
+                continue
+            scores, devices = found
+            used = {**self.environment, "device": " and ".join(devices)}
+            summary = summarise(scores, images.photographs)
+            result = CellResult(cell, summary, images.record, source.record, used, scores.seconds)
+            result = self.store.add(result, scores, images.photographs)
+            self.progress.finished(cell)
+            self.finished(result)
+
+    def _depends_on(self, cell: Cell) -> dict[str, Any]:
+        """Return what the episodes of a cell depend on beside the cell, wherever that lies."""
+        images = self.targets[cell.target, cell.limit]
+        data = {name: value for name, value in images.record.items() if name not in ("folder", "label_file")}
+        return {
+            "images": images.digest,
+            **data,
+            "weights": self.sources[cell.weights].sha256,
+            "code": code_digest(),
+            **self.versions,
+            "device": self.device,
+        }
+
+    def _tell(self) -> None:
+        if (now := time.monotonic()) - self.told > STATUS_SECONDS:
+            self.told = now
+            self.store.write_status(self.progress.status())

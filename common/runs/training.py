@@ -8,6 +8,7 @@ this differs from the papers.
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,9 @@ from common.batches import Batch, Sample, Views, batch_order, load
 from common.photographs import Photograph, read_rgb
 from common.runs.metrics import agreement
 from common.runs.scale import Scale
-from common.system.errors import UserError
+from common.system import torch_file
+from common.system.errors import UserError, fault
+from common.system.files import need_file
 from common.system.output import whole_path
 from common.system.seeds import digest, generator
 from common.views import View
@@ -101,15 +104,16 @@ def load_state(path: Path, config: dict[str, Any]) -> tuple[TrainingState, float
 
     None where there was none. Raises UserError for a file of another configuration, or a damaged one.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
+    need_file(path, "file to go on from")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        state, seconds = TrainingState(**found["progress"]), found["seconds"]
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{path}: cannot be read; remove it to start again") from None
-    if found["config"] != config:
-        differing = sorted(name for name in config if found["config"].get(name) != config[name])
+        found: Any = torch_file.read(path)
+        state, seconds, before = TrainingState(**found["progress"]), float(found["seconds"]), found["config"]
+        differing = sorted(name for name in config if before.get(name) != config[name])
+    except Exception as error:  # as many kinds as there are ways to be damaged
+        raise UserError(f"{path}: cannot be read ({fault(error)}); remove it to start again") from None
+    if before != config:
         raise UserError(
             f"{path} is of a run with another {', '.join(differing)}: repeat its command, "
             "or leave out --resume"

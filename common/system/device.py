@@ -24,6 +24,17 @@ PACKAGES = (
 )
 
 
+def kind(name: str) -> str:
+    """Return what a device's name is one of: auto, cpu, cuda, mps. Raises UserError; touches no device."""
+    try:
+        found = name if name == "auto" else torch.device(name).type
+    except RuntimeError:
+        found = ""
+    if found not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"device {name!r} is none: give auto, cpu, cuda, cuda:1 or mps")
+    return found
+
+
 def choose(name: str) -> torch.device:
     """Return a device by name; "auto" is CUDA where there is one, then MPS, then the CPU.
 
@@ -54,6 +65,24 @@ def default_workers(device: torch.device) -> int:
     """Return the number of loader processes: on a CPU they take cores from the network."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores) if device.type == "cuda" else min(2, cores - 1)
+
+
+def title(device: torch.device) -> str:
+    """Return what people call the hardware: a GPU by its name, a CPU with the threads that compute."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_cpu()}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
+
+
+def _cpu() -> str:
+    """Return the model of the CPU, by Linux or as far as Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        models = []
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 @functools.cache

@@ -4,9 +4,27 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+from common.system.text import printable, shortened
+
 
 class UserError(Exception):
-    """Something the user can mend; the message says what is wrong and what to do about it."""
+    """Something the user can mend; the message says what is wrong and what to do about it.
+
+    It may quote what a file or a server says: whatever would steer a terminal is taken out of it here.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def fault(error: BaseException) -> str:
+    """Return what an exception of somebody else's code says, in a few words on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first = printable(next((line for line in str(error).splitlines() if line.strip()), ""))
+    if not first or isinstance(error, LookupError | AttributeError | AssertionError):  # which say half
+        first = f"{type(error).__name__}{': ' if first else ''}{first}"
+    return shortened(first)
 
 
 def shown(names: Iterable[object]) -> str:

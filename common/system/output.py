@@ -11,6 +11,21 @@ from typing import TextIO
 from common.system.errors import UserError
 
 
+def sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk: a power cut loses it no more."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the system write the names in a folder to the disk, where it can do that."""
+    if os.name != "nt":  # Windows opens no folders, and does so itself
+        sync(folder)
+
+
 @contextmanager
 def whole_path(path: Path) -> Iterator[Path]:
     """Give a place to write a file to, which gets its name only once it is complete.

@@ -3,13 +3,15 @@
 import argparse
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from common.report.collected import Paper, Results, Variant, select_sweep, sweeps
-from common.report.story import TITLE, introduction, sweep_page
-from common.report.tables import Tally, figure_tables, paper_tables
+from common.report.collected import Paper, Variant, check_known, of_networks, select_sweep, sweeps
+from common.report.story import TITLE, Report, introduction, report_page
+from common.report.tables import Tally
 from common.report.text import latex, markdown
+from common.runs.folders import Results
 from common.runs.grid import PAPER_PLACES, SIMILAR_DMOS, Entry, paper_grid
 from common.system.errors import UserError
 from common.system.output import check_targets, whole_file
@@ -45,31 +47,38 @@ def run(args: argparse.Namespace) -> None:
     has_data = args.data_root or os.environ.get("IQA_DATA_ROOT") or ROOT.exists()
     root = data_root(args.data_root) if has_data else None
     results = Results.read(args.results)
+    check_known(results, PAPER)
     page_file, markdown_file, latex_file = outputs = [
         args.out / name for name in ("index.html", "report.md", "report.tex")
     ]
     check_targets(outputs, [], [args.results] + [root] * (root is not None))
 
-    candidates = sweeps(results, PAPER)
+    paper = replace(PAPER, places=args.tables, networks=args.backbones)
+    results = of_networks(results, paper)
+    candidates = sweeps(results, paper)
     asked = {
         "protocol": args.protocol,
         "seeds": args.seeds,
         "limit": args.limit_images,
         "similar": args.similar_dmos and tuple(args.similar_dmos),
     }
-    sweep = select_sweep(candidates, asked, results, PAPER)
-    others = [other for other in candidates if other.known - sweep.known]
-    tables = paper_tables(sweep)
-    paragraphs = introduction(sweep, others, tables)
-    tables += figure_tables(sweep)
+    sweep = select_sweep(candidates, asked, results, paper)
+    if not sweep.entries:
+        raise UserError(
+            "no place of the paper is in these --tables of these --backbones: widen one of the two"
+        )
+    found = Report.of(sweep, [other for other in candidates if other.known - sweep.known])
+    paragraphs = introduction(found)
     contents = {
-        page_file: sweep_page(sweep, others, partial(image_paths, root)),
-        markdown_file: markdown(TITLE, paragraphs, tables),
-        latex_file: latex(TITLE, paragraphs, tables),
+        page_file: report_page(found, partial(image_paths, root), args.out),
+        markdown_file: markdown(TITLE, paragraphs, found.all_tables),
+        latex_file: latex(TITLE, paragraphs, found.all_tables),
     }
     for path, content in contents.items():
         with whole_file(path) as file:
             file.write(content)
     progress, _, _, *remarks = paragraphs
-    print("\n".join([progress, *remarks, *(f"{table.name}: {Tally.of([table])}" for table in tables)]))
+    print(
+        "\n".join([progress, *remarks, *(f"{table.name}: {Tally.of([table])}" for table in found.all_tables)])
+    )
     print(f"look at {page_file}")

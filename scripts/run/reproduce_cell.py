@@ -7,9 +7,10 @@ from typing import Any
 
 from common.protocols import METHODS, Method, Protocol
 from common.runs.cell import run_cells
+from common.runs.folders import INDEX, Results, check_layout, write_index
 from common.runs.grid import Cell, Entry, Target, paper_grid, place_of, published
 from common.runs.results import CellResult, Summary, metrics_table, summarise, write_scores
-from common.runs.sweep import Store
+from common.runs.store import Store
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import UserError
 from common.system.output import check_targets, write_json
@@ -102,14 +103,17 @@ def cell_of(args: argparse.Namespace) -> tuple[Cell, Entry | None]:
     return Cell(args.backbone, args.weights, target, method, protocol, seeds, args.batch_size), None
 
 
-def store_for(args: argparse.Namespace, cell: Cell) -> Store:
-    """Return the folder of --results, ready to be written to. Raises UserError where the cell is there."""
+def store_for(args: argparse.Namespace, cell: Cell) -> Store | None:
+    """Return the folder of --results, None without one. Raises UserError where the cell is there."""
+    if args.results is None:
+        return None
     if args.score_column is not None:
         raise UserError("--results holds cells by the usual score of a data set: leave out --score-column")
+    check_layout(args.results)
     store = Store(args.results)
     if store.done(cell):
-        raise UserError(f"{args.results / cell.id} is there already: move it, or choose other --results")
-    store.prepare()
+        there = store.result(cell).parent
+        raise UserError(f"{there} is there already: move it, or choose other --results")
     return store
 
 
@@ -126,17 +130,17 @@ def episodes_at_once(args: argparse.Namespace, cell: Cell, default: int) -> int:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     cell, place = cell_of(args)
+    store = store_for(args, cell)
     root = data_root(args.data_root)
     folder = folder_of(DATASETS[args.dataset], root)
     weights = located(args.weights or cell.weights, args.weights_dir)
-    result_file = None if args.results is None else args.results / cell.id / "result.json"
-    check_targets([args.json, args.scores, result_file], [weights.path], [root, folder])
+    index = args.results and args.results / INDEX
+    check_targets([args.json, args.scores, index], [weights.path], [root, folder])
     device = choose(args.device)
     at_once = episodes_at_once(args, cell, default_episodes(device))
     reading = read_dataset(DATASETS[args.dataset], folder, args.subset, args.score_column, args.allow_missing)
     photographs = reading.photographs
     network = inputs.network(args.backbone, weights, device)
-    store = None if args.results is None else store_for(args, cell)
     print(
         f"{args.backbone}, {cell.method.name}, protocol {args.protocol}, {len(photographs)} images, "
         f"{args.seeds} seeds",
@@ -169,7 +173,11 @@ def run(args: argparse.Namespace) -> None:
     if args.scores:
         write_scores(args.scores, scores, photographs)
     if store is not None:
-        store.add(result, scores, photographs)
+        with store.held(wait=True):
+            store.add(result, scores, photographs)
+            held = Results.read(args.results)
+            places = [place] if place is not None and place.cell == cell else []
+            write_index(args.results, places, held.finished, held.failed)
     print(metrics_table(result.summary))
     if place is not None:
         print(beside(place, weights.path, result.summary))
