@@ -1,6 +1,7 @@
 """The report on a GPU, on a CPU with a small network: its parts, its checks, and what a failure leaves."""
 
 import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from common.runs.cost import Rates
 from common.runs.device_check import checks
 from common.runs.device_rates import made_batch, precision
 from common.runs.parts import Part, run_parts
+from common.system.device import default_workers
 from common.views import View
 from common.y import YNetwork
 from scripts import gpu_report
@@ -141,3 +143,11 @@ def test_a_precision_ends_with_its_block():
     with precision("bfloat16", CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("cores, gpus, expected", [(16, 1, 16), (64, 1, 16), (64, 8, 8), (2, 4, 1)])
+def test_loaders_of_a_gpu_take_its_share_of_the_cores(monkeypatch, cores, gpus, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores), raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert default_workers(torch.device("cuda")) == expected
+    assert default_workers(CPU) == min(2, cores - 1)
