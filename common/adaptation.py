@@ -93,7 +93,7 @@ class Adaptation:
             if len(self._gathered) == self.tuned.judge_on:
                 self.decide()
         batch = self._batch(arrays, first, self.seed)
-        scores = self._network.predict(self.ynet.normalised(batch.clean))
+        scores = self._network.predict(batch.clean)
         if not (finite := scores.isfinite()).all():
             raise NotFinite(finite)
         return scores.to(images.device)

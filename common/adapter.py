@@ -27,18 +27,18 @@ from common.episodes import EpisodeState, episode_parameters, pass_momenta
 from common.losses import Episode, rotate, split_groups
 from common.protocols import Method, Protocol, Setting
 from common.system.errors import UserError
-from common.y import Adaptable, YNetwork
+from common.y import Adaptable, YNetwork, unit_tensor
 
 CPU_CHUNK = 8  # images of a pass by the source on a CPU
 
 
 class StackedBatches(NamedTuple):
-    """E batches side by side, on the device and normalised: M images."""
+    """E batches side by side, on the device: M images, bytes or in [0, 1], which a pass normalises."""
 
     sizes: list[int]  # images of each batch, sum M
     types: tuple[str, ...]  # of the T pairs
     clean: Tensor  # (M, 3, S, S)
-    pairs: Tensor  # (T, 2, M, 3, S, S), the strongly and the weakly distorted copy (LEVELS)
+    pairs: Sequence[Tensor] | Tensor  # as of a Batch
     quarter_turns: Tensor  # (M,)
     second_views: Mapping[str, Tensor] = MappingProxyType({})  # kind -> (M, 3, S, S)
 
@@ -77,19 +77,26 @@ class NotFinite(UserError):
 
 
 def stack_batches(ynet: YNetwork, batches: Sequence[Batch]) -> StackedBatches:
-    """Put batches of the same types of distortion side by side, on the device, normalised."""
-    first = batches[0]
+    """Put batches of the same types of distortion side by side, on the device; a single one is not copied."""
+    first, device = batches[0], ynet.mean.device
     return StackedBatches(
         [len(batch.clean) for batch in batches],
         first.types,
-        ynet.normalised(torch.cat([batch.clean for batch in batches])),
-        ynet.normalised(torch.cat([batch.pairs for batch in batches], dim=2)),
-        torch.cat([batch.quarter_turns for batch in batches]).to(ynet.mean.device),
+        _joined([batch.clean for batch in batches]).to(device),
+        [_joined(pairs, dim=1).to(device) for pairs in zip(*(batch.pairs for batch in batches))],
+        torch.cat([batch.quarter_turns for batch in batches]).to(device),
         {
-            kind: ynet.normalised(torch.cat([batch.second_views[kind] for batch in batches]))
+            kind: _joined([batch.second_views[kind] for batch in batches]).to(device)
             for kind in first.second_views
         },
     )
+
+
+def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    if len(parts) == 1:
+        return parts[0]
+    alike = len({part.dtype for part in parts}) == 1
+    return torch.cat([part if alike else unit_tensor(part) for part in parts], dim)
 
 
 @torch.no_grad()
@@ -100,7 +107,7 @@ def score_source(ynet: YNetwork, images: StackedBatches, protocol: Protocol, cho
     of the types are missing.
     """
     scores = ynet.predict(
-        _laid_out(images.clean)
+        _entering(ynet, images.clean)
     )  # a pass of its own: no score hangs on whether a choice is made
     if not (finite := scores.isfinite()).all():
         raise NotFinite(finite)
@@ -110,24 +117,42 @@ def score_source(ynet: YNetwork, images: StackedBatches, protocol: Protocol, cho
         raise ValueError(
             f"a choice is among {', '.join(TYPES)}, and there are pairs of {', '.join(images.types)}"
         )
-    pairs = images.pairs[: len(TYPES)]
+    copies = [copy for pair in images.pairs[: len(TYPES)] for copy in pair]
     further_scales = None
     if protocol.blur_first_scale_only:
-        further_scales = pairs.clone()
-        further_scales[TYPES.index("blur")] = images.clean
-        further_scales = _laid_out(further_scales.flatten(0, 2))
-    copies = _predict_copies(ynet, _laid_out(pairs.flatten(0, 2)), further_scales)
-    high, low = copies.view(len(TYPES), len(LEVELS), -1).unbind(1)
+        blurred = [kind == "blur" for kind in TYPES for _ in LEVELS]
+        further_scales = [images.clean if blur else copy for blur, copy in zip(blurred, copies)]
+    high, low = _predict_copies(ynet, copies, further_scales).view(len(TYPES), len(LEVELS), -1).unbind(1)
     gaps = (low - high).abs().T
     return Source(scores, gaps, gaps.argmax(1))
 
 
-def _predict_copies(ynet: YNetwork, x: Tensor, further_scales: Tensor | None) -> Tensor:
+def _predict_copies(ynet: YNetwork, copies: Sequence[Tensor], further: Sequence[Tensor] | None) -> Tensor:
+    """Return the scores of all copies; further: what their further scales are made from."""
+    total = sum(map(len, copies))
     # On a CPU the activations of so many images at once cost more in page faults than the larger batch saves.
-    step = CPU_CHUNK if x.device.type == "cpu" else len(x)
-    parts = x.split(step)
-    others = [None] * len(parts) if further_scales is None else further_scales.split(step)
-    return torch.cat([ynet.predict(part, other) for part, other in zip(parts, others)])
+    step = CPU_CHUNK if copies[0].device.type == "cpu" else total
+    scores = []
+    for start in range(0, total, step):
+        x, other = (None if of is None else _rows(ynet, of, start, start + step) for of in (copies, further))
+        assert x is not None
+        scores.append(ynet.predict(x, other))
+    return torch.cat(scores)
+
+
+def _rows(ynet: YNetwork, parts: Sequence[Tensor], start: int, stop: int) -> Tensor:
+    """Return images `start` to `stop`, entering, of parts that are counted as if they were one tensor."""
+    found = []
+    for part in parts:
+        if (own := part[max(0, start) : max(0, stop)]).numel():
+            found.append(_entering(ynet, own))
+        start, stop = start - len(part), stop - len(part)
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _entering(ynet: YNetwork, x: Tensor) -> Tensor:
+    """Return images as they enter the network: normalised and laid out."""
+    return _laid_out(ynet.normalised(x))
 
 
 def _laid_out(x: Tensor) -> Tensor:
@@ -289,22 +314,27 @@ class Adapter:
         named = {"clean": images.clean, **images.second_views}
         if "turned" in self.method.passes:
             named["turned"] = rotate(images.clean, images.quarter_turns)
+        found = {name: self.ynet.normalised(x) for name, x in named.items() if name in self.method.passes}
         for suffix, pair in self._pairs(images, source).items():
-            named |= {level + suffix: copy for level, copy in zip(LEVELS, pair)}
-        return {name: _laid_out(named[name]) for name in self.method.passes}
+            found |= {level + suffix: copy for level, copy in zip(LEVELS, pair)}
+        return {name: _laid_out(found[name]) for name in self.method.passes}
 
     def _pairs(self, images: StackedBatches, source: Source) -> dict[str, Tensor]:
-        """Return the pairs that are compared, each (2, M, 3, S, S).
+        """Return the pairs that are compared, each (2, M, 3, S, S), normalised.
 
         A key is what follows "low" and "high" in the names of their passes.
         """
+        pairs = (
+            (kind, self.ynet.normalised(images.pairs[images.types.index(kind)])) for kind in self.method.types
+        )
         if self.method.chooses:
             assert source.choice is not None
-            chosen = images.pairs[source.choice, :, torch.arange(len(source.choice), device=self.device)]
-            return {"": chosen.transpose(0, 1)}
-        pairs = {kind: images.pairs[images.types.index(kind)] for kind in self.method.types}
+            _, chosen = next(pairs)
+            for number, (_, pair) in enumerate(pairs, 1):
+                chosen = torch.where((source.choice == number).view(-1, 1, 1, 1), pair, chosen)
+            return {"": chosen}
         several = self.method.distortion == "all"
-        return {f" {kind}" if several else "": pair for kind, pair in pairs.items()}
+        return {f" {kind}" if several else "": pair for kind, pair in pairs}
 
     def _order_for_statistics(self) -> list[int]:
         """Return indices of the passes in the order in which BN's running statistics see them."""
@@ -340,10 +370,10 @@ class Adapter:
 
     @torch.no_grad()
     def answer(self, clean: Tensor, state: EpisodeState) -> Tensor:
-        """Take step 6: scores of the clean batches, (M, 3, S, S), by the adapted networks, (M,)."""
+        """Take step 6: scores of clean batches, as stacked, (M, 3, S, S), by the adapted networks, (M,)."""
         batch_statistics = self.protocol.answer_from == "batch"
         with episode_parameters(self.ynet, self.adaptable, self._anchored(state), batch_statistics, _still):
-            return self.ynet.predict(_laid_out(clean))
+            return self.ynet.predict(_entering(self.ynet, clean))
 
     def _anchored(self, state: EpisodeState) -> EpisodeState:
         """Return the state with running statistics between the source's and its own, as `alpha` says."""

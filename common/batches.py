@@ -1,6 +1,7 @@
 """Test batches: for a seed, the images in the order of hash(seed, key), with views and distorted copies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common.distortions import LEVELS, Severities, distort, unit
+from common.distortions import LEVELS, WHOLE, Severities, distort, unit
 from common.photographs import Photograph, read_rgb
 from common.system.errors import UserError
 from common.system.seeds import digest, generator
@@ -22,21 +23,22 @@ class Sample(NamedTuple):
     """One photograph as the loader makes it; S is the side of the view."""
 
     number: int  # index into the list of photographs
-    crop: np.ndarray  # (S, S, 3), float32 in [0, 1]
+    crop: np.ndarray  # (S, S, 3), uint8
     types: tuple[str, ...]  # of the distorted copies
-    copies: list[np.ndarray]  # of each type high and low, (S, S, 3), float32 in [0, 1]
+    copies: list[np.ndarray]  # of each type high and low, (S, S, 3), uint8, or float32 in [0, 1]
     quarter_turns: int  # of the rotation task, 0..3
     enlarged: bool  # the photograph is smaller than the view, and was scaled up
-    second_views: dict[str, np.ndarray]  # (S, S, 3), float32 in [0, 1], of each kind that was asked for
+    second_views: dict[str, np.ndarray]  # (S, S, 3), likewise, of each kind that was asked for
 
 
 class Batch(NamedTuple):
-    """N images, on the CPU, in [0, 1]."""
+    """N images, on the CPU: bytes where that is all there is to know of them, else in [0, 1]."""
 
     indices: Tensor  # (N,), into the list of photographs
     clean: Tensor  # (N, 3, S, S)
     types: tuple[str, ...]  # of the T pairs
-    pairs: Tensor  # (T, 2, N, 3, S, S), the strongly and the weakly distorted copy (LEVELS)
+    # T of (2, N, 3, S, S), the strongly and the weakly distorted copy (LEVELS), in one tensor or in several.
+    pairs: Sequence[Tensor] | Tensor
     quarter_turns: Tensor  # (N,), of the rotation task
     enlarged: int = 0  # how many images were smaller than the view
     second_views: Mapping[str, Tensor] = MappingProxyType({})  # kind -> (N, 3, S, S)
@@ -46,7 +48,7 @@ class Batch(NamedTuple):
         return self._replace(
             indices=self.indices[kept],
             clean=self.clean[kept],
-            pairs=self.pairs[:, :, kept],
+            pairs=[pair[:, kept] for pair in self.pairs],
             quarter_turns=self.quarter_turns[kept],
             second_views={kind: views[kept] for kind, views in self.second_views.items()},
         )
@@ -87,7 +89,7 @@ class Views(Dataset):
         crop = place(image)
         return Sample(
             index,
-            unit(crop),
+            crop,
             self.types,
             [
                 self._distorted(image, crop, place, kind, level, key)
@@ -105,9 +107,15 @@ class Views(Dataset):
     def _distorted(
         self, image: np.ndarray, crop: np.ndarray, place: Placement, kind: str, level: str, key: str
     ) -> np.ndarray:
-        whole = self.severities.whole_image and kind != "blur"
-        distorted = distort(image if whole else crop, kind, level, self.severities, self.seed, key)
-        return unit(place((distorted * 255).round().astype(np.uint8))) if whole else distorted
+        if not self.severities.whole_image or kind == "blur":
+            return distort(crop, kind, level, self.severities, self.seed, key)
+        part = place.part(image)
+        distorted = _bytes(distort(image, kind, level, self.severities, self.seed, key, part or WHOLE))
+        return place.flipped(distorted) if part else place(distorted)
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    return image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
 
 
 def collate(samples: Sequence[Sample | UserError]) -> Batch | UserError:
@@ -118,18 +126,13 @@ def collate(samples: Sequence[Sample | UserError]) -> Batch | UserError:
             return sample
         good.append(sample)
     first = good[0]
-    size = len(first.crop)
-    clean = np.empty((len(good), 3, size, size), dtype=np.float32)
-    copies = np.empty((len(first.types), len(LEVELS), *clean.shape), dtype=np.float32)
-    for n, sample in enumerate(good):
-        clean[n] = sample.crop.transpose(2, 0, 1)
-        for number, image in enumerate(sample.copies):
-            copies[number // len(LEVELS), number % len(LEVELS), n] = image.transpose(2, 0, 1)
+    versions = list(zip(*(sample.copies for sample in good)))  # N copies, of each type high and low
+    pairs = [versions[start : start + len(LEVELS)] for start in range(0, len(versions), len(LEVELS))]
     return Batch(
         torch.tensor([sample.number for sample in good]),
-        torch.from_numpy(clean),
+        _stacked([sample.crop for sample in good]),
         first.types,
-        torch.from_numpy(copies),
+        [_stacked(list(chain(*pair))).unflatten(0, (-1, len(good))) for pair in pairs],
         torch.tensor([sample.quarter_turns for sample in good]),
         sum(sample.enlarged for sample in good),
         {kind: _stacked([sample.second_views[kind] for sample in good]) for kind in first.second_views},
@@ -137,7 +140,10 @@ def collate(samples: Sequence[Sample | UserError]) -> Batch | UserError:
 
 
 def _stacked(images: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
+    """Return images, (S, S, 3), as (N, 3, S, S), channels last in memory; bytes if all of them are."""
+    if len({image.dtype for image in images}) > 1:
+        images = [unit(image) for image in images]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def shuffled(photographs: Sequence[Photograph], seed: int) -> list[int]:

@@ -57,7 +57,7 @@ def decide(
 
     Images that the source has no finite score of are left out.
     """
-    views = [[ynet.normalised(batch.clean) for batch in batches] for batches in (first, second)]
+    views = [[batch.clean.to(ynet.mean.device) for batch in batches] for batches in (first, second)]
     source = Streamed(ynet)
     scores = _scores(source, views)
     finite = np.isfinite(scores).all(0)

@@ -15,6 +15,8 @@ from common.system.seeds import generator
 TYPES = ("compression", "noise", "blur")  # of the paper
 LEVELS = ("high", "low")
 Range = tuple[float, float]
+Part = tuple[slice, slice]  # rows and columns of an image
+WHOLE = (slice(None), slice(None))
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,28 @@ def compress(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(buffer))
 
 
-def add_noise(image: np.ndarray, variance: float, rng: np.random.Generator) -> np.ndarray:
-    """Add white Gaussian noise to an image, (H, W, C), float32 in [0, 1], and clip it to [0, 1]."""
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(image + np.float32(variance**0.5) * noise, 0, 1)
+def add_noise(image: np.ndarray, variance: float, rng: np.random.Generator, part: Part = WHOLE) -> np.ndarray:
+    """Add white Gaussian noise to an image, (H, W, 3), uint8 RGB -> float32, clipped to [0, 1].
+
+    part: what is wanted of it; the noise is that of the whole image.
+    """
+    noise = rng.standard_normal(image.shape, dtype=np.float32)[part]
+    return np.clip(unit(image[part]) + np.float32(variance**0.5) * noise, 0, 1)
 
 
 def distort(
-    image: np.ndarray, kind: str, level: str, severities: Severities, seed: int, key: str
+    image: np.ndarray,
+    kind: str,
+    level: str,
+    severities: Severities,
+    seed: int,
+    key: str,
+    part: Part = WHOLE,
 ) -> np.ndarray:
-    """Distort an image: (H, W, 3), uint8 RGB -> float32 in [0, 1].
+    """Distort an image, (H, W, 3), uint8 RGB: to uint8 again by JPEG and reduction, else to [0, 1], float32.
 
     kind: one of TYPES, "reduction", or several joined by "+", of which the image draws one.
+    part: what is wanted of the distorted image.
 
     What is drawn depends on (seed, kind, level, key) alone, and the kind of an image not on the level.
     """
@@ -95,15 +107,15 @@ def distort(
     rng = generator(seed, f"{kind} {level}", key)
     low, high = getattr(severities, f"{kind}_{level}")
     if kind == "compression":
-        return unit(compress(image, int(rng.integers(low, high, endpoint=True))))
+        return compress(image, int(rng.integers(low, high, endpoint=True)))[part]
     severity = rng.uniform(low, high)
     if kind == "reduction":
-        return unit(reduce(image, severity))
+        return reduce(image, severity)[part]
     if kind == "noise":
-        return add_noise(unit(image), severity, rng)
-    return blur(unit(image), severity, severities.blur_taps)
+        return add_noise(image, severity, rng, part)
+    return blur(unit(image), severity, severities.blur_taps)[part]
 
 
 def unit(image: np.ndarray) -> np.ndarray:
-    """Bring uint8 to float32 in [0, 1]."""
-    return image.astype(np.float32) / 255
+    """Bring uint8 to float32 in [0, 1]; floating point is there already."""
+    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image

@@ -42,18 +42,20 @@ class Streamed:
             if reads_source:
                 source = score_source(ynet, images, protocol, method.chooses)
             else:
-                source = Source(images.clean.new_zeros(len(images.clean)))  # nothing reads these scores
+                source = Source(ynet.mean.new_zeros(len(images.clean)))  # nothing reads these scores
             source = source._replace(spread=spread)
             *_, (self.state, _) = adapter.steps(images, source, adapter.groups(images, source), method.niter)
 
     @torch.no_grad()
     def predict(self, clean: Tensor) -> Tensor:
-        """Return the scores of normalised images, (N, 3, S, S) -> (N,)."""
+        """Return the scores of images, bytes or in [0, 1], (N, 3, S, S) -> (N,)."""
         return torch.cat([self._scores(part) for part in clean.split(CHUNK)])
 
     def _scores(self, clean: Tensor) -> Tensor:
         if self.adapter is None or self.state is None:
-            return self.ynet.predict(clean.contiguous(memory_format=torch.channels_last))
+            return self.ynet.predict(
+                self.ynet.normalised(clean).contiguous(memory_format=torch.channels_last)
+            )
         one = EpisodeState([len(clean)], self.state.parameters, self.state.buffers)
         return self.adapter.answer(clean, one)
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from common.distortions import unit
+from common.distortions import Part
 from common.system.seeds import generator
 
 SECOND_VIEWS = ("crop", "contrique")
@@ -58,15 +58,27 @@ class Placement:
         """Take the view of an image: (H, W, 3), uint8 -> (size, size, 3), uint8."""
         size = self.view.size
         if self.view.crop == "whole":
-            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
-        else:
-            if self.resize is not None:
-                image = _resize(image, *self.resize)
-            square = min(size, *image.shape[:2])
-            top, left = (round(at * (side - square)) for at, side in zip(self.crop, image.shape))
-            image = image[top : top + square, left : left + square]
-            if square < size:
-                image = _resize(image, size, size)
+            return self.flipped(cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC))
+        if self.resize is not None:
+            image = _resize(image, *self.resize)
+        image = image[self._square(*image.shape[:2])]
+        if len(image) < size:
+            image = _resize(image, size, size)
+        return self.flipped(image)
+
+    def part(self, image: np.ndarray) -> Part | None:
+        """Return what of the image the view is, before it is flipped; None where anything is scaled."""
+        if self.view.crop == "whole" or self.resize is not None or self.enlarges(image):
+            return None
+        return self._square(*image.shape[:2])
+
+    def _square(self, height: int, width: int) -> Part:
+        side = min(self.view.size, height, width)
+        top, left = (round(at * (length - side)) for at, length in zip(self.crop, (height, width)))
+        return slice(top, top + side), slice(left, left + side)
+
+    def flipped(self, image: np.ndarray) -> np.ndarray:
+        """Flip what is otherwise the view, in memory of its own."""
         if self.horizontal:
             image = image[:, ::-1]
         if self.vertical:
@@ -98,7 +110,7 @@ def _spread(count: int) -> list[float]:
 def second_view(
     kind: str, image: np.ndarray, size: int, resize: tuple[int, int] | None, seed: int, key: str
 ) -> np.ndarray:
-    """Take a second view: (H, W, 3), uint8 RGB -> (size, size, 3), float32 in [0, 1].
+    """Take a second view: (H, W, 3), uint8 RGB -> (size, size, 3), as `recoloured` leaves it.
 
     It is drawn from (seed, kind, key) alone: a random crop with both flips, wherever the first view lies.
     "crop" is no more than that (SimCLR, Chen et al. 2020). "contrique" is taken at half scale and in a colour
@@ -111,12 +123,12 @@ def second_view(
         resize = max(1, height // 2), max(1, width // 2)
     crop = Placement.draw(View(size), resize, seed, key, f"{kind} view")(image)
     if kind == "crop":
-        return unit(crop)
+        return crop
     return recoloured(crop, COLOURS[generator(seed, "contrique colours", key).integers(len(COLOURS))])
 
 
 def recoloured(image: np.ndarray, colours: str) -> np.ndarray:
-    """Bring (H, W, 3), uint8 RGB, into one of COLOURS: three channels, float32 in [0, 1].
+    """Bring (H, W, 3), uint8 RGB, into one of COLOURS: three channels, uint8; of "ms" float32 in [0, 1].
 
     "ms" subtracts the local mean, a Gaussian of 7 x 7 and sigma 7/6, and stretches each channel to [0, 1].
     """
@@ -127,12 +139,12 @@ def recoloured(image: np.ndarray, colours: str) -> np.ndarray:
         )  # in grey levels: rounding is not stretched where a channel is flat
         return (detail - detail.min((0, 1))) / spread
     if colours == "grey":
-        return unit(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
+        return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     codes = {
         "lab": cv2.COLOR_RGB2LAB,
         "hsv": cv2.COLOR_RGB2HSV_FULL,
     }  # full: hue takes all of the eight bits, as the others do
-    return unit(image if colours == "rgb" else cv2.cvtColor(image, codes[colours]))
+    return image if colours == "rgb" else cv2.cvtColor(image, codes[colours])
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -83,6 +83,16 @@ def wrap(
     )
 
 
+def as_it_is(network: nn.Module, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> YNetwork:
+    """Return the Y around a network that only scores: nothing is tried, which takes longer than one image."""
+    network.requires_grad_(False).eval()
+    return YNetwork(network, Cut(_no_features, 1, ()), score=partial(_scores, None), mean=mean, std=std)
+
+
+def _no_features(network: nn.Module, x: Tensor) -> Tensor:
+    raise ValueError("a network that only scores has no extractor: wrap it")
+
+
 def _within_metric(
     metric: Any, score: Callable[[Any], Tensor] | None
 ) -> tuple[nn.Module, Callable[[Any], Tensor]]:

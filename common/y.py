@@ -54,6 +54,12 @@ def kind_of(module: nn.Module) -> str | None:
     return "ln" if named else None
 
 
+def unit_tensor(x: Tensor) -> Tensor:
+    """Bring bytes to float32 in [0, 1]; floating point is there already."""
+    # Not by a number: CUDA would multiply by its reciprocal, which rounds otherwise than the CPU.
+    return x if x.is_floating_point() else x.float().div_(torch.full((), 255.0, device=x.device))
+
+
 class YNetwork(nn.Module):
     """A quality network with a projection head on its features; both are frozen."""
 
@@ -91,8 +97,8 @@ class YNetwork(nn.Module):
         self.requires_grad_(False).eval()
 
     def normalised(self, x: Tensor) -> Tensor:
-        """Bring images in [0, 1], (..., 3, H, W), to what the network wants, on its device."""
-        return (x.to(self.mean) - self.mean) / self.std
+        """Bring images, (..., 3, H, W), bytes or in [0, 1], to what the network wants, on its device."""
+        return (unit_tensor(x.to(self.mean.device)).to(self.mean.dtype) - self.mean).div_(self.std)
 
     def features(self, x: Tensor) -> Tensor:
         """Compute f(x): (N, 3, H, W), normalised -> (N, D)."""

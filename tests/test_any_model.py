@@ -155,7 +155,8 @@ def test_the_laws_hold(name):
     source = score_source(ynet, images, PAPER, choose=True)
     with torch.no_grad():
         assert torch.equal(
-            source.scores, untouched(images.clean.contiguous(memory_format=torch.channels_last)).squeeze(1)
+            source.scores,
+            untouched(ynet.normalised(images.clean).contiguous(memory_format=torch.channels_last)).squeeze(1),
         )
 
     *_, (state, _) = adapter.steps(images, source, adapter.groups(images, source), 2)

@@ -17,6 +17,7 @@ from common.distortions import TYPES, Severities, compress, distort, unit
 from common.photographs import Photograph, read_rgb
 from common.system.errors import UserError
 from common.views import COLOURS, SECOND_VIEWS, Placement, View, recoloured, second_view
+from common.y import unit_tensor
 from data.catalogue import data_root
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
@@ -86,7 +87,11 @@ def by_key(photographs, batches):
     found = {}
     for batch in batches:
         for n, index in enumerate(batch.indices):
-            found[photographs[index].key] = batch.clean[n], batch.pairs[:, :, n], int(batch.quarter_turns[n])
+            found[photographs[index].key] = (
+                batch.clean[n],
+                torch.stack([unit_tensor(pair[:, n]) for pair in batch.pairs]),
+                int(batch.quarter_turns[n]),
+            )
     return found
 
 
@@ -129,8 +134,8 @@ def second_views(photographs, seed, workers=0, size=32, kinds=SECOND_VIEWS):
         Views(photographs, seed, View(size), second_views=kinds), batch_order(photographs, seed, 4), workers
     )
     return {
-        photographs[index].key: {kind: batch.second_views[kind][n] for kind in kinds}
-        | {"clean": batch.clean[n]}
+        photographs[index].key: {kind: unit_tensor(batch.second_views[kind][n]) for kind in kinds}
+        | {"clean": unit_tensor(batch.clean[n])}
         for batch in loaded
         for n, index in enumerate(batch.indices)
     }
@@ -171,7 +176,7 @@ def test_colour_spaces():
     image = np.zeros((16, 16, 3), dtype=np.uint8)
     image[:8] = 255, 0, 0
     image[8:] = 255, 255, 255
-    found = {colours: recoloured(image, colours) * 255 for colours in COLOURS}
+    found = {colours: unit(recoloured(image, colours)) * 255 for colours in COLOURS}
     # In 8 bits; L 53.2, a 80.1, b 67.2, of which L is stretched from 100, a and b are shifted by 128.
     red_and_white = {
         "rgb": [[255, 0, 0], [255, 255, 255]],
@@ -242,12 +247,24 @@ def test_distortions_of_the_whole_image_come_before_the_crop(tmp_path):
     severities = replace(Severities(), whole_image=True, compression_high=(50, 50))
     pairs = Views([photograph], 0, view, TYPES, severities)[0].copies
     image = read_rgb(photograph.path)
-    assert np.array_equal(pairs[0], unit(compress(image, 50)[24:56, 24:56]))
-    steps = pairs[2] * 255  # noise of the whole image is an image of 8 bits again
-    np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
+    assert np.array_equal(pairs[0], compress(image, 50)[24:56, 24:56])
     assert np.array_equal(
         pairs[5], distort(image[24:56, 24:56], "blur", "low", severities, 0, photograph.key)
     )
+
+
+@pytest.mark.parametrize("view", [View(32, "center", ()), View(32), View(32, "whole"), View(120)])
+@pytest.mark.parametrize("resize", [None, (60, 72)])
+def test_noise_of_the_whole_image_is_that_of_the_crop(tmp_path, view, resize):
+    """However little of it is computed."""
+    severities = replace(Severities(), whole_image=True)
+    for photograph in make_folder(tmp_path / "photos", 6, side=80):
+        photograph = replace(photograph, resize=resize)
+        image = read_rgb(photograph.path)
+        noisy = distort(image, "noise", "high", severities, 0, photograph.key)
+        place = Placement.draw(view, resize, 0, photograph.key)
+        (high, _) = Views([photograph], 0, view, ("noise",), severities)[0].copies
+        assert np.array_equal(high, place((noisy * 255).round().astype(np.uint8)))
 
 
 def test_severities_stay_in_their_ranges_and_high_is_stronger():
@@ -260,7 +277,7 @@ def test_severities_stay_in_their_ranges_and_high_is_stronger():
             drawn = (distort(image, "noise", level, Severities(), 0, key) - unit(image)).var()
             assert low * 0.85 < drawn < high * 1.05
     sharp = picture(128, 128, 3)
-    qualities = {q: unit(compress(sharp, q)) for q in (*range(40, 61), *range(80, 91))}
+    qualities = {q: compress(sharp, q) for q in (*range(40, 61), *range(80, 91))}
     for level, allowed in (("high", range(40, 61)), ("low", range(80, 91))):
         drawn = {
             next(

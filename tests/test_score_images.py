@@ -34,6 +34,7 @@ from scripts.run import score_images as score_images_run
 from tests.conftest import SmallNet
 from weights.loading import load_weights, save_weights
 from weights.networks import BACKBONES
+from weights.trained import SHIPPED, trained_source
 
 ROOT = Path(__file__).parent.parent
 MODEL = [
@@ -315,6 +316,15 @@ def test_plain_scores_are_the_mean_over_a_fixed_grid(tmp_path, capsys):
     assert found[0]["score"] == pytest.approx(float(expected), rel=1e-5)
     assert score_images.main([*given, *MODEL, "--crops", "2"]) == 2
     assert "--crops belongs to --output" in capsys.readouterr().err
+
+
+def test_the_source_that_ships_scores_alike_whether_it_was_tried_or_not():
+    x = torch.rand(2, 3, 224, 224)
+    plain, tried = (trained_source(SHIPPED, plain=plain).ynet for plain in (True, False))
+    with torch.no_grad():
+        assert torch.equal(plain.predict(plain.normalised(x)), tried.predict(tried.normalised(x)))
+    with pytest.raises(ValueError, match="only scores"):
+        plain.features(x)
 
 
 def test_a_file_of_train_source_is_enough_and_gives_scores_on_its_scale(tmp_path, capsys, monkeypatch):

@@ -10,6 +10,7 @@ from common.protocols import PAPER, Protocol
 from common.runs.scale import Scale
 from common.system.errors import UserError, fault
 from common.system.files import need_file
+from common.wrap import as_it_is
 from common.y import YNetwork
 from weights.loading import load_weights, network_with
 from weights.manifest import SourceFile
@@ -44,8 +45,10 @@ def metadata_of(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: cannot be read as a checkpoint ({fault(error)})") from None
 
 
-def trained_source(path: Path) -> TrainedSource:
+def trained_source(path: Path, plain: bool = False) -> TrainedSource:
     """Return the network that a file of train_source holds, on the CPU, laid out for fast convolutions.
+
+    plain: whether it only scores, and need not be tried; it cannot adapt then, unless it is of the paper.
 
     Its name is looked up among the networks of the paper and of timm: no code is run that the file names.
     Raises UserError where it does not say what it is of, or is of the user's own code.
@@ -69,5 +72,8 @@ def trained_source(path: Path) -> TrainedSource:
         raise UserError(f"{path} is of {name}, which is no architecture of timm: give --model and --features")
     network = made(name)
     load_weights(network, path)
-    ynet = wrapped(network, name, known.get("features"), PAPER.view.size)
+    if plain:
+        ynet = as_it_is(network.to(memory_format=torch.channels_last))
+    else:
+        ynet = wrapped(network, name, known.get("features"), PAPER.view.size)
     return TrainedSource(name, ynet, PAPER, (0.0, 1.0), scale)

@@ -149,18 +149,18 @@ def photographs_in(folder: Path, images: Sequence[Path], count: int) -> list[Pho
         if images:
             path.symlink_to(images[number % len(images)].resolve())
         else:
-            _texture(key).save(path, quality=90)
+            texture(key).save(path, quality=90)
         found.append(Photograph(key, path, float(number)))
     return found
 
 
-def _texture(name: str) -> Image.Image:
-    """Make something to see: shades of large and small extent, and noise."""
+def texture(name: str, size: tuple[int, int] = (512, 384), noise: float = 20) -> Image.Image:
+    """Make something to see of this (width, height): shades of large and small extent, and noise."""
     rng = generator(0, "texture", name)
-    picture = 20 * rng.standard_normal((384, 512, 3))
+    picture = noise * rng.standard_normal((size[1], size[0], 3))
     for side in (4, 64):
         coarse = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
-        picture += np.asarray(coarse.resize((512, 384), Image.Resampling.BICUBIC), dtype=float) / 2
+        picture += np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=float) / 2
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
 
 

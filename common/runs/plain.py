@@ -3,9 +3,9 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from common.distortions import unit
 from common.photographs import read_rgb
 from common.system.errors import UserError
 from common.views import View, grid
@@ -19,8 +19,8 @@ def grid_score(ynet: YNetwork, path: Path, view: View) -> float:
     Raises UserError where the image cannot be read, or its score is not finite.
     """
     image = read_rgb(path)
-    crops = [torch.from_numpy(unit(place(image))) for place in grid(view, *image.shape[:2])]
-    clean = torch.stack(crops).permute(0, 3, 1, 2)  # channels last in memory
+    crops = np.stack([place(image) for place in grid(view, *image.shape[:2])])
+    clean = torch.from_numpy(crops).permute(0, 3, 1, 2)  # channels last in memory
     score = float(ynet.predict(ynet.normalised(clean)).double().mean())
     if not math.isfinite(score):
         raise UserError(f"{path}: the network's score is not finite")

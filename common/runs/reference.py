@@ -210,6 +210,8 @@ def computed(reference: Reference, runs: Sequence[str]) -> Iterator[tuple[str, n
             )
     network, images = reference.network(), reference.images()
     ynet = reference.backbone.wrap(network, protocol)
+    ynet.mean.zero_()  # the images of a file are normalised
+    ynet.std.fill_(1)
     chooses = "gaps" in reference.arrays or any(METHODS[run].types for run in runs if run in METHODS)
     source = score_source(ynet, images, protocol, chooses)
     yield "source", source.scores.numpy()

@@ -62,9 +62,15 @@ def default_episodes(device: torch.device) -> int:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return the number of loader processes: on a CPU they take cores from the network."""
+    """Return the number of loader processes.
+
+    On a CPU they take cores from the network. A GPU has its share of the cores, up to as many as keep up with
+    it under the dearest protocol (docs/speed.md).
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores) if device.type == "cuda" else min(2, cores - 1)
+    if device.type != "cuda":
+        return min(2, cores - 1)
+    return min(16, max(1, cores // max(1, torch.cuda.device_count())))
 
 
 def title(device: torch.device) -> str:

@@ -60,7 +60,7 @@ def network_of(args: argparse.Namespace, weights: SourceFile | None, device: tor
     if args.backbone is None and args.model is None:
         assert weights is not None  # the one that ships, at least
         weights.verify()
-        found = trained_source(weights.path)
+        found = trained_source(weights.path, plain=args.output is None)
         return Network(found.name, found.ynet.to(device), found.protocol, found.scale)
     known = None if weights is None else Scale.from_metadata(metadata_of(weights.path))
     scale = known or Scale()
