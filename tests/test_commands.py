@@ -172,8 +172,8 @@ def broken(path, change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda state: state.pop("net.fc3.bias"), "1 entries missing (net.fc3.bias)"),
-        (lambda state: state.update(extra=torch.zeros(1)), "1 entries unknown (extra)"),
+        (lambda state: state.pop("net.fc3.bias"), "1 entry missing (net.fc3.bias)"),
+        (lambda state: state.update(extra=torch.zeros(1)), "1 entry unknown (extra)"),
         (lambda state: state.update({"net.fc3.bias": torch.zeros(2)}), "net.fc3.bias is (2,), not (1,)"),
         (lambda state: state["net.fc3.bias"].fill_(float("nan")), "not finite (net.fc3.bias)"),
     ],

@@ -32,7 +32,7 @@ from common.system.checksums import file_sha256
 from common.system.errors import UserError
 from common.system.files import need_file, read_text
 from common.system.locks import locked
-from common.system.output import sync_folder, write_json
+from common.system.output import sync, sync_folder, write_json
 from common.system.text import counted, printable, shortened
 from weights.manifest import LOCK, Checkpoint, lock
 from weights.networks import BACKBONES
@@ -119,6 +119,7 @@ def obtain(
                 if _length(part) == 0:  # nothing to go on from
                     _remove(part)
                 continue
+            sync(part)
             os.replace(part, target)
             sync_folder(folder)
             _notes(part).unlink(missing_ok=True)

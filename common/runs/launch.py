@@ -128,6 +128,8 @@ def _run(
     log = _log(store.root / LOGS)
     log.info("%s", typed)
     known_as = titles(places)
+    for note in (note for source in found.sources.values() for note in source.notes()):
+        print(f"note: {note}")
     _settle(cells, todo, found, store, log)
     runnable = [cell for cell in todo if not found.reason(cell)]
     work = jobs(runnable)

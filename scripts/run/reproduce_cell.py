@@ -181,6 +181,6 @@ def run(args: argparse.Namespace) -> None:
     print(metrics_table(result.summary))
     if place is not None:
         print(beside(place, weights.path, result.summary))
-    for note in (*reading.notes(), *scores.notes()):
+    for note in (*reading.notes(), *scores.notes(), *weights.notes()):
         print(f"note: {note}")
     print(f"{scores.seconds:.1f} s, {result.images_per_second:.2f} images/s")
