@@ -51,11 +51,10 @@ class Journal:
     def opened(self) -> Iterator["Journal"]:
         """Open the file for writing, behind the batches that are known."""
         try:
-            new = make_folders(self.path.parent)
+            make_folders(self.path.parent)
             self._file = self.path.open("ab")
             self._file.truncate(self._whole)
-            for folder in (self.path.parent, *(folder.parent for folder in new)):
-                sync_folder(folder)
+            sync_folder(self.path.parent)
         except OSError as error:
             raise self._unwritten(error) from None
         with self._file:

@@ -44,7 +44,7 @@ from common.runs.results import (
 )
 from common.system.errors import UserError
 from common.system.locks import locked
-from common.system.output import place_folder, write_json
+from common.system.output import make_folders, place_folder, write_json
 
 
 class Store:
@@ -62,7 +62,7 @@ class Store:
         check_layout(self.root)
         try:
             for name in (WORK, FAILED, LOGS):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+                make_folders(self.root / name)
         except OSError as error:
             raise UserError(
                 f"{self.root} cannot be written to ({error.strerror}): choose other --results"

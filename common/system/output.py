@@ -28,11 +28,12 @@ def sync_folder(folder: Path) -> None:
         sync(folder)
 
 
-def make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it, as far as they are not there; return the new ones."""
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it, as far as they are not there, and have their names on the disk."""
     new = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
     folder.mkdir(parents=True, exist_ok=True)
-    return new
+    for made in new:
+        sync_folder(made.parent)
 
 
 def place_folder(made: Path, path: Path) -> None:
@@ -44,10 +45,10 @@ def place_folder(made: Path, path: Path) -> None:
         for name in names:
             sync(Path(parent, name))
         sync_folder(Path(parent))
-    new = make_folders(path.parent)
+    make_folders(path.parent)
     os.rename(made, path)
-    for folder in (path.parent, *(folder.parent for folder in new), made.parent):
-        sync_folder(folder)
+    sync_folder(path.parent)
+    sync_folder(made.parent)
 
 
 @contextmanager
@@ -58,12 +59,11 @@ def whole_path(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        new = make_folders(path.parent)
+        make_folders(path.parent)
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
-        for folder in (path.parent, *(folder.parent for folder in new)):
-            sync_folder(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
     finally:
