@@ -2,7 +2,9 @@
 source, and small networks in the places of the four. `python -m tests.miniature` is scripts.all_expt on those
 networks, for tests that kill it."""
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import common.runs.worker
 import weights.manifest
 from common.system.seeds import generator
 from common.y import Backbone
@@ -95,8 +98,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dask_setup(worker: object) -> None:
-    """Where a worker of Dask loads this module first."""
+    """Where a worker of Dask loads this module first.
+
+    MINIATURE_PAUSE has it sleep for so many seconds after every episode; it dies in one of the method that
+    MINIATURE_POISON names.
+    """
     BACKBONES.update({name: small(backbone) for name, backbone in BACKBONES.items()})
+    pause, poison = float(os.environ.get("MINIATURE_PAUSE", 0)), os.environ.get("MINIATURE_POISON")
+    episodes_of = common.runs.worker.episodes_of
+
+    def spoilt(
+        wrap: object, photographs: object, settings: Sequence, *more: object, **options: object
+    ) -> Iterator:
+        for episode in episodes_of(wrap, photographs, settings, *more, **options):
+            if settings[episode.setting].method.name == poison:
+                os._exit(1)
+            yield episode
+            time.sleep(pause)
+
+    common.runs.worker.episodes_of = spoilt
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from data import demo as demo_data
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
 from scripts import demo, study, study_tables
+from scripts.run import demo as demo_run
 from weights.trained import SHIPPED, trained_source
 
 EXPERIMENTS = Path(__file__).parent.parent / "docs/experiments.md"
@@ -36,7 +37,7 @@ def few():
 def shown(few, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "versions", lambda: iter(few))
+        patch.setattr(demo_run, "versions", lambda: iter(few))
         assert demo.main(["--out", str(out), "--seeds", "2", "--device", "cpu"]) == 0
     return out
 

@@ -9,6 +9,7 @@ import pytest
 
 from data import demo as demo_data
 from scripts import all_expt, demo, report
+from scripts.run import demo as demo_run
 from tests import miniature
 from weights.networks import BACKBONES
 
@@ -30,7 +31,7 @@ def pages(tmp_path_factory):
         kept = list(demo_data.PHOTOGRAPHS)[:5]
         patch.setattr(demo_data, "PHOTOGRAPHS", {name: demo_data.PHOTOGRAPHS[name] for name in kept})
         few = [one for one in demo_data.versions() if one.name.endswith(("_00.png", "_09.png"))]
-        patch.setattr(demo, "versions", lambda: iter(few))
+        patch.setattr(demo_run, "versions", lambda: iter(few))
         assert demo.main(["--out", str(folder / "demo"), "--seeds", "2", "--device", "cpu"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         for name, backbone in BACKBONES.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -60,9 +60,10 @@ class Measured:
         """Return the median wall time of a photograph."""
         return statistics.median(timing.wall for timing in self.rounds[kind])
 
-    def ratio(self, kind: str, other: str) -> Spread:
+    def ratio(self, kind: str, other: str, clock: Literal["wall", "cpu"] = "wall") -> Spread:
         """Return how many times as long one kind of work takes as another, round by round."""
-        found = [one.wall / two.wall for one, two in zip(self.rounds[kind], self.rounds[other])]
+        pairs = zip(self.rounds[kind], self.rounds[other])
+        found = [getattr(one, clock) / getattr(two, clock) for one, two in pairs]
         return Spread(statistics.median(found), min(found), max(found))
 
     def as_json(self) -> dict[str, Any]:

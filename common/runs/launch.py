@@ -68,9 +68,9 @@ def _crew(
             )
         )
         return
-    from common.runs import cluster  # Dask is asked for only where it is needed
+    from common.runs import cluster, dask_place  # Dask is asked for only where it is needed
 
-    place = cluster.Place(
+    place = dask_place.Place(
         uuid.uuid4().hex, inputs, args.data_root, args.weights_dir, args.allow_missing, args.workers
     )
     asked = cluster.Wanted(devices, args.scheduler, args.slurm, args.workers_max)
@@ -87,6 +87,8 @@ def launch(args: argparse.Namespace, typed: str, experiments: Experiments, input
         raise UserError("--similar-dmos: the first bound must be below the second")
     if args.scheduler is not None and args.slurm is not None:
         raise UserError("--scheduler and --slurm: give one of them")
+    if "," in args.device and (args.scheduler or args.slurm) is not None:
+        raise UserError("--device: with --scheduler or --slurm give one kind, such as cuda")
     places = wanted(args, experiments)
     cells = list({entry.cell.id: entry.cell for entry in places}.values())
     store = Store(args.results)
@@ -139,7 +141,8 @@ def _run(
         work = [job for job in work if job.cells]
     index = Index(places, store)
     progress = Progress({cell.id: known_as[cell.id] for cell in runnable}, inputs.cpu_seconds, log)
-    sweep = Sweep(store, found.targets, found.sources, found.seconds, progress, index.add)
+    device = None if "auto" in devices else kind(devices[0])
+    sweep = Sweep(store, found.targets, found.sources, found.seconds, progress, index.add, device=device)
     try:
         if work:
             with _crew(args, inputs, found, devices, store) as crew:

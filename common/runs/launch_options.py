@@ -50,7 +50,9 @@ def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Pars
         help=f"bounds of Figure 4; default: {low:g} {high:g}",
     )
     found.add_argument(
-        "--device", default="auto", help="auto (default), cpu, cuda, or several: cuda:0,cuda:1"
+        "--device",
+        default="auto",
+        help="auto (default), cpu, cuda, or several: cuda:0,cuda:1; of workers elsewhere: the kind to take",
     )
     found.add_argument(
         "--scheduler", metavar="ADDRESS|FILE", help="of Dask: run on its workers, wherever they are"

@@ -66,10 +66,10 @@ class Progress:
 
     def lost(self, worker: str, reason: str) -> None:
         """Show that a worker is no more."""
-        doing = self.workers.pop(worker)
-        if doing.bar is not None:
+        doing = self.workers.pop(worker, None)
+        if doing is not None and doing.bar is not None:
             doing.bar.close()
-        self._print(f"{worker} on {doing.host} LOST: {reason}")
+        self._print(f"{worker}{f' on {doing.host}' if doing else ''} LOST: {reason}")
 
     def begun(self, worker: str, job: Job, work: float) -> None:
         """Show that a worker is at a job.

@@ -69,6 +69,9 @@ class Crew(Protocol):
     def go_on(self, worker: str) -> None:
         """Ask a worker to go on with its job."""
 
+    def refuse(self, worker: str, reason: str) -> None:
+        """Be told that a worker cannot take part, and why."""
+
     def release(self, worker: str) -> bool:
         """Let a worker go, for which there is no job any more; return whether it goes."""
 
@@ -103,6 +106,9 @@ class Alone:
     def go_on(self, worker: str) -> None:
         """Run one more episode."""
         self.asked = partial(self.worker.go_on, 0.0)
+
+    def refuse(self, worker: str, reason: str) -> None:
+        """Cannot be: it is the sweep's own."""
 
     def release(self, worker: str) -> bool:
         """Stay."""
@@ -139,9 +145,10 @@ class Sweep:
     progress: Progress
     finished: Callable[[CellResult], object]  # is told each result that was written
     todo: deque[Task] = field(default_factory=deque)
+    checking: set[str] = field(default_factory=set)  # workers that have not answered yet whether they fit
     hands: dict[str, Hand] = field(default_factory=dict)  # by worker
     failed: set[str] = field(default_factory=set)  # ids of cells that broke; not those of earlier sweeps
-    device: str | None = None  # cpu, cuda or mps: of the first worker, and of all
+    device: str | None = None  # cpu, cuda or mps: of all workers; None: that of the first
     environment: Mapping[str, Any] = field(default_factory=dict)  # of the first worker
     told: float = 0.0  # when the status was written last
 
@@ -153,11 +160,12 @@ class Sweep:
             for event in crew.wait(len(open_tasks)):
                 match event:
                     case Joined(worker):
+                        self.checking.add(worker)
                         crew.check(worker, self._expected())
                     case Gone(worker, reason):
                         self._lose(worker, reason)
                     case Answered(worker, Checked() as checked):
-                        self._admit(worker, checked)
+                        self._admit(worker, checked, crew)
                     case Answered(worker, Answer() as answer):
                         self._keep(worker, answer, crew)
             for worker, hand in list(self.hands.items()):
@@ -184,14 +192,16 @@ class Sweep:
         """The versions that every worker must have."""
         return versions(environment(CPU))
 
-    def _admit(self, worker: str, checked: Checked) -> None:
+    def _admit(self, worker: str, checked: Checked, crew: Crew) -> None:
+        self.checking.remove(worker)
         reason = checked.reason
         if reason is None and self.device not in (None, checked.device):
             reason = f"its device is {checked.device}, that of the others {self.device}"
         if reason is not None:
             self.progress.refused(worker, checked.host, reason)
+            crew.refuse(worker, reason)
             return
-        if self.device is None:
+        if not self.environment:
             own = {name: value for name, value in environment(CPU).items() if name == "commit"}
             self.device, self.environment = checked.device, {**checked.environment, **own}
         self.hands[worker] = Hand(checked.host)
@@ -253,10 +263,10 @@ class Sweep:
     def _lose(self, worker: str, reason: str) -> None:
         """Take back the job of a worker that is no more."""
         hand = self.hands.pop(worker, None)
-        if hand is None:  # one that did not take part
-            return
-        self.progress.lost(worker, reason)
-        if (task := hand.task) is None:
+        if hand is not None or worker in self.checking:
+            self.progress.lost(worker, reason)
+        self.checking.discard(worker)
+        if hand is None or (task := hand.task) is None:
             return
         task.deaths += 1
         if task.deaths < DEATHS:

@@ -177,6 +177,15 @@ def seconds(text: str) -> float:
     return value
 
 
+def duration(text: str) -> float:
+    """Parse a time such as 7h50m, 90m or 45s, above 0; return seconds."""
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    numbers = [int(part or 0) for part in parts.groups()] if parts else []
+    if not any(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 7h50m")
+    return float(sum(number * seconds for number, seconds in zip(numbers, (86400, 3600, 60, 1))))
+
+
 def finite(text: str) -> float:
     """Parse a finite number."""
     try:

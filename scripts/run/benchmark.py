@@ -1,7 +1,7 @@
 """What scripts.benchmark does."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +13,6 @@ from common.runs.benchmark import (
     FORMAT,
     PLAIN,
     RELEASE,
-    STREAM,
     Load,
     Measured,
     measure,
@@ -53,8 +52,7 @@ def run(args: argparse.Namespace) -> None:
         },
     }
     found = []
-    print(f"{title(device)}; {args.rounds} x {count} photographs, medians", flush=True)
-    print(_row("network", PLAIN, ADAPTED, "of plain", STREAM, RELEASE, "of rank+gc"), flush=True)
+    print(f"{title(device)}; {args.rounds} rounds of {count} photographs, medians", flush=True)
     with TemporaryDirectory() as folder:
         photographs = photographs_in(Path(folder), images, max(count, args.stream))
         load = Load(
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         for name in args.backbone:
             release = (loops[name], args.release) if name in loops else None
             measured = measure(name, BACKBONES[name], load, release)
-            print(_shown(measured), flush=True)
+            print("\n".join(_shown(measured, device.type == "cpu" and workers == 0)), flush=True)
             found.append(measured.as_json())
             if args.json:  # each time, since the next network may take long
                 write_json(args.json, {**content, "networks": found})
@@ -87,29 +85,13 @@ def _loops(names: Sequence[str], checkout: Path | None) -> dict[str, Loop]:
     return loops
 
 
-def _shown(measured: Measured) -> str:
-    """Return the line of one network."""
-
-    def rate(kind: str) -> str:
-        return f"{1 / measured.seconds(kind):.3g} im/s" if kind in measured.rounds else ""
-
-    def ratio(kind: str, other: str) -> str:
-        if kind not in measured.rounds:
-            return ""
-        median, least, most = measured.ratio(kind, other)
-        return f"{median:.2f} ({least:.2f} to {most:.2f})"
-
-    return _row(
-        measured.network,
-        rate(PLAIN),
-        rate(ADAPTED),
-        ratio(ADAPTED, PLAIN),
-        rate(STREAM),
-        rate(RELEASE),
-        ratio(RELEASE, ADAPTED),
-    )
-
-
-def _row(*cells: str) -> str:
-    widths = (-10, 11, 11, 22, 11, 11, 20)
-    return "  ".join(f"{cell:{'<' if width < 0 else '>'}{abs(width)}}" for cell, width in zip(cells, widths))
+def _shown(measured: Measured, by_cpu: bool) -> Iterator[str]:
+    """Yield a line for each kind of work; by_cpu: whether the time of the CPU says anything of it."""
+    for kind in measured.rounds:
+        line = f"{measured.network:10s}  {kind:8s} {1 / measured.seconds(kind):8.3g} im/s"
+        if kind != PLAIN:
+            other = ADAPTED if kind == RELEASE else PLAIN
+            median, least, most = measured.ratio(kind, other)
+            line += f"  {median:6.2f} times as long as {other} ({least:.2f} to {most:.2f}"
+            line += f"; {measured.ratio(kind, other, 'cpu').median:.2f} by CPU time)" if by_cpu else ")"
+        yield line
