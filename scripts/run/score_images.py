@@ -20,7 +20,7 @@ from common.runs.scale import Scale
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import UserError
 from common.system.output import check_targets, write_json
-from common.system.text import printable
+from common.system.text import counted, printable
 from common.views import View
 from common.y import YNetwork
 from data.collect import Collection
@@ -224,7 +224,8 @@ def write_scores(
     if isinstance(how, Setting) and how.method.adapts and (warning := moved.warning(args.guard is not None)):
         print(warning, file=sys.stderr)
     if len(good) < len(rows):
-        print(f"{len(rows) - len(good)} have no score; the column notes says why", file=sys.stderr)
+        without = counted(len(rows) - len(good), "image")
+        print(f"{without} without a score; the column notes says why", file=sys.stderr)
     return 0 if len(good) == len(rows) else 1
 
 
