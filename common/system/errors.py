@@ -33,8 +33,8 @@ def fault(error: BaseException) -> str:
 
 
 def shown(names: Iterable[object]) -> str:
-    """Return the first three names, and how many more there are, as messages list them."""
-    listed = [str(name) for name in names]
+    """Return the first three names, shortened, and how many more there are, as messages list them."""
+    listed = [shortened(str(name), 200) for name in names]
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
