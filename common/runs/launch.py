@@ -51,6 +51,7 @@ def _log(folder: Path) -> logging.Logger:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = logging.Logger("sweep")
     log.addHandler(handler)
+    logging.raiseExceptions = False  # a log on a full disk ends, and the sweep says what it cannot write
     return log
 
 
