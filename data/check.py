@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from common.photographs import Photograph, opened, read_rgb
 from common.system.errors import UserError, shown
+from common.system.text import counted
 from data.dataset import Dataset, Reading, read_available
 
 
@@ -84,7 +85,8 @@ def _problems(
         found.append(f"{other}, not {dataset.size[0]}x{dataset.size[1]}: get the edition of that size")
     if unreadable:
         found.append(
-            f"{len(unreadable)} images cannot be decoded ({shown(unreadable)}): unpack or download them again"
+            f"{counted(len(unreadable), 'image')} cannot be decoded ({shown(unreadable)}): "
+            "unpack or download again"
         )
     return found
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from common.photographs import Photograph
 from common.system.errors import UserError, shown
+from common.system.text import counted
 from data.files import Files
 
 
@@ -139,7 +140,9 @@ def read_dataset(
         )
     scores = reading.published()
     if len(scores) < 2:
-        raise UserError(f"{reading.labels.file}: {len(scores)} image; a correlation needs at least 2")
+        raise UserError(
+            f"{reading.labels.file}: {counted(len(scores), 'image')}; a correlation needs at least 2"
+        )
     if np.ptp(scores) == 0:
         raise UserError(
             f"{reading.labels.file}: every {reading.labels.column} is {scores[0]:g}; "

@@ -21,7 +21,8 @@ from sklearn.datasets import load_sample_image
 
 from common.distortions import unit
 from common.photographs import read_rgb
-from common.system.output import write_csv
+from common.system.errors import UserError, shown
+from common.system.output import make_folders, write_csv
 from common.system.seeds import generator
 
 PHOTOGRAPHS: dict[str, Callable[[], np.ndarray]] = {
@@ -77,13 +78,23 @@ def versions() -> Iterator[Version]:
         top, left = (max(0, side - SIDE) // 2 for side in photograph.shape[:2])
         image = photograph[top : top + SIDE, left : left + SIDE]
         for step in range(STEPS):
-            name, stops = f"{reference}_{step:02d}.png", round(STOPS * step / (STEPS - 1), 3)
+            name, stops = _name(reference, step), round(STOPS * step / (STEPS - 1), 3)
             yield Version(name, lose_light(image, stops, generator(0, "demo", name)), stops, reference)
 
 
+def _name(reference: str, step: int) -> str:
+    return f"{reference}_{step:02d}.png"
+
+
 def write(folder: Path, made: Iterator[Version]) -> None:
-    """Write the set in the `csv` layout; the CSV file is written last."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the set in the `csv` layout; the CSV file is written last.
+
+    Raises UserError, before anything is written, where other files are in the folder.
+    """
+    make_folders(folder)
+    own = {_name(reference, step) for reference in PHOTOGRAPHS for step in range(STEPS)} | {"scores.csv"}
+    if others := sorted({path.name for path in folder.iterdir()} - own):
+        raise UserError(f"{folder} holds other files ({shown(others)}): choose another folder")
     rows = []
     for version in made:
         Image.fromarray(version.image).save(folder / version.name, compress_level=1)

@@ -10,6 +10,7 @@ from common.runs.grid import Target
 from common.runs.jobs import Inputs, LoadedNetwork, TargetImages
 from common.system.errors import UserError
 from common.system.seeds import digest
+from common.system.text import counted
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read_dataset
 from weights.loading import network_with
@@ -40,7 +41,7 @@ def images(target: Target, limit: int | None, root: Path, allow_missing: bool = 
     photographs = limited(photographs, limit)
     if len(photographs) < 2:
         raise UserError(
-            f"{dataset.title}, {target}: {len(photographs)} images; a correlation needs at least 2"
+            f"{dataset.title}, {target}: {counted(len(photographs), 'image')}; a correlation needs at least 2"
         )
     return TargetImages(photographs, reading.record())
 

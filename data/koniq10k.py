@@ -18,7 +18,9 @@ def labels(files: Files, column: str) -> Labels:
     parts: dict[str, tuple[str, ...]] = {}
     if sets is not None:
         table = read_columns(sets, ("image_name", "set"))
-        parts = {name: (part,) for name, part in zip(table["image_name"], table["set"])}
+        for name, part in zip(table["image_name"], table["set"]):
+            if parts.setdefault(name, (part,)) != (part,):
+                raise UserError(f"{sets}: {name} is in two sets, {parts[name][0]} and {part}: keep one row")
     file, header = (
         (sets, "MOS") if scores is None and sets is not None else (files.need_label(SCORES, SETS), column)
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from common.system.errors import UserError, shown
 from common.system.files import need_file, read_text
-from common.system.text import shortened
+from common.system.text import counted, shortened
 
 if TYPE_CHECKING:  # slow to import, and images alone have no label file: so each function does that itself
     import pandas as pd
@@ -91,7 +91,9 @@ def read_csv(path: Path) -> Table:
                 continue
             width = len(rows[0] if rows else row)
             if len(row) > (width if rows else COLUMNS):
-                raise ValueError(f"row {reader.line_num} has {len(row)} fields, the first one {width}")
+                raise ValueError(
+                    f"row {reader.line_num} has {counted(len(row), 'field')}, the first one {width}"
+                )
             rows.append([field.strip() for field in row] + [""] * (width - len(row)))
             numbers.append(reader.line_num)
         if not rows:
@@ -110,7 +112,8 @@ def read_list(path: Path) -> list[tuple[str, str]]:
             found.append((fields[0], fields[1]))
         elif fields:
             raise UserError(
-                f"{path}: line {number} has {len(fields)} fields, not 2: {shortened(line.strip(), 60)!r}"
+                f"{path}: line {number} has {counted(len(fields), 'field')}, not 2: "
+                f"{shortened(line.strip(), 60)!r}"
             )
     return found
 

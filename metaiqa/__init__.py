@@ -1,0 +1,5 @@
+"""MetaIQA; python -m metaiqa.all_expt runs the paper's experiments with it."""
+
+from common.system.errors import interruptible
+
+interruptible()

@@ -1,0 +1,5 @@
+"""The commands: python -m scripts.NAME."""
+
+from common.system.errors import interruptible
+
+interruptible()

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.system.cli import Parser, positive, seconds
+from common.system import cli
+from common.system.cli import Parser, seconds
 from common.system.errors import UserError, command
 from weights.download import DownloadOutcome, Patience, obtain
 from weights.manifest import FILES, MANIFEST, Checkpoint, find, page, read_manifest
@@ -48,7 +49,7 @@ def parser() -> Parser:
         "--manifest", type=Path, default=MANIFEST, metavar="JSON", help="another list of the same form"
     )
     found.add_argument(
-        "--tries", type=positive, default=Patience.tries, metavar="N", help="in a row without a new byte"
+        "--tries", type=cli.tries, default=Patience.tries, metavar="N", help="in a row without a new byte"
     )
     found.add_argument(
         "--wait", type=seconds, default=Patience.wait, metavar="S", help="seconds before the second try"

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.runs.grid import PAPER_PLACES
-from common.system.cli import Parser, finite, natural, positive
+from common.system import cli
+from common.system.cli import Parser, finite, natural
 from common.system.errors import command
 from weights.networks import BACKBONES
 
@@ -41,7 +42,7 @@ def parser() -> Parser:
     )
     whole = "; default: what most of the cells have"
     options.add_argument("--protocol", choices=("paper", "released"), help=f"paper or released{whole}")
-    options.add_argument("--seeds", type=positive, metavar="N", help=f"seeds 0 to N-1{whole}")
+    options.add_argument("--seeds", type=cli.seeds, metavar="N", help=f"seeds 0 to N-1{whole}")
     options.add_argument(
         "--limit-images", type=natural, metavar="N", help=f"N images of each data set, 0 for all{whole}"
     )

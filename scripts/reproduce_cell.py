@@ -13,7 +13,7 @@ from common.distortions import TYPES
 from common.protocols import ADAPTABLE, METHODS
 from common.runs.grid import PAPER_PLACES
 from common.system import cli
-from common.system.cli import Parser, above_zero, natural, positive
+from common.system.cli import Parser, above_zero
 from common.system.errors import command
 from data.catalogue import DATASETS
 from weights.networks import BACKBONES
@@ -42,7 +42,7 @@ def parser() -> Parser:
     cli.add_seeds(found)
     cli.add_batch_size(found)
     found.add_argument(
-        "--episodes", type=positive, metavar="E", help="episodes at once; by device if left out"
+        "--episodes", type=cli.episodes, metavar="E", help="episodes at once; by device if left out"
     )
     cli.add_workers(found)
     cli.add_device(found)
@@ -66,7 +66,7 @@ def parser() -> Parser:
     ablation.add_argument(
         "--cut", help="where the extractor ends (Table 6): transformer, if LN or CLS adapts"
     )
-    ablation.add_argument("--niter", type=natural, help="steps of an episode (Figure 6)")
+    ablation.add_argument("--niter", type=cli.steps, help="steps of an episode (Figure 6)")
     ablation.add_argument("--lr", type=above_zero, help="learning rate of Adam")
     ablation.add_argument("--weight", type=above_zero, help="lambda of Eq. 7")
     ablation.add_argument("--temperature", type=above_zero, help="of the contrastive losses")

@@ -81,7 +81,7 @@ def parser() -> Parser:
     found.add_argument(
         "--crops",
         default=1,
-        type=positive,
+        type=cli.crops,
         metavar="N",
         help="views of each image, whose scores are averaged",
     )

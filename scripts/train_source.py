@@ -42,9 +42,9 @@ def parser() -> Parser:
     found.add_argument(
         "--recipe", default="plain", choices=("plain", "meta"), help="meta: over distortion types, as MetaIQA"
     )
-    found.add_argument("--epochs", default=20, type=positive, help="default: 20")
+    found.add_argument("--epochs", default=20, type=cli.epochs, help="default: 20")
     found.add_argument(
-        "--crops", default=1, type=positive, help="random views of every image in an epoch; default: 1"
+        "--crops", default=1, type=cli.crops, help="random views of every image in an epoch; default: 1"
     )
     found.add_argument(
         "--teacher", type=Path, metavar="F.safetensors", help="a source trained here, to learn from as well"
@@ -56,10 +56,10 @@ def parser() -> Parser:
         metavar="N",
         help="the first so many epochs learn the teacher's features alone; default: 0",
     )
-    found.add_argument("--batch-size", default=32, type=positive, help="default: 32")
+    found.add_argument("--batch-size", default=32, type=cli.batch_size, help="default: 32")
     found.add_argument(
         "--view-size",
-        type=positive,
+        type=cli.side,
         metavar="S",
         help="pixels of training views, if the network takes others than those of the test",
     )

@@ -512,7 +512,7 @@ def test_check_data_finds_what_falls_short(tmp_path, capsys, monkeypatch):
         "1 of 3 images are missing (10001.jpg)",
         "scores from 3.91 to 160.5 are not on the scale of 0 to 100",
         "10000.jpg has 512x384 pixels, not 1024x768",
-        "1 images cannot be decoded (10002.jpg)",
+        "1 image cannot be decoded (10002.jpg)",
         "csiq: not there: ",
     ):
         assert part in printed

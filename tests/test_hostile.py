@@ -27,11 +27,13 @@ from common.runs.scale import Scale
 from common.runs.training import load_state
 from common.system.errors import UserError
 from data import label_files
+from data.catalogue import DATASETS
 from data.collect import collect
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
 from data.label_files import read_columns, read_csv, read_list, read_mat
 from tests.crafted import EXHAUSTING, dictionary, legacy, many, storage, tensor, zipped
+from tests.layouts import koniq10k
 from weights.loading import read_state_dict
 from weights.manifest import lock, read_manifest
 from weights.networks import BACKBONES
@@ -277,6 +279,14 @@ def test_a_label_names_an_image_below_its_folder(tmp_path, name):
             UserError, match="is no name of an image below that folder|cannot be read as a CSV"
         ):
             read()
+
+
+def test_an_image_is_in_one_set_of_koniq10k(tmp_path):
+    koniq10k(tmp_path)
+    sets = "image_name,set\n10000.jpg,test\n10000.jpg,training\n"
+    (tmp_path / "koniq10k_distributions_sets.csv").write_text(sets)
+    with pytest.raises(UserError, match="10000.jpg is in two sets, test and training: keep one row"):
+        read_dataset(DATASETS["koniq10k"], tmp_path)
 
 
 @pytest.mark.parametrize(

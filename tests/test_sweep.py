@@ -22,7 +22,7 @@ import tres.all_expt
 from common.runs.cell import Plan
 from common.runs.grid import PAPER_PLACES, Target, paper_grid, published
 from common.runs.jobs import jobs
-from common.runs.journal import Journal
+from common.runs.journal import Journal, line_of, value_of
 from common.runs.store import Store
 from common.system.errors import UserError
 from data import inputs
@@ -179,9 +179,9 @@ def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkey
     monkeypatch.setattr(Journal, "append", append)
     path = next(path for path in tmp_path.glob(".work/*/1.jsonl") if path.read_bytes().count(b"\n") == 4)
     head, first, second, third = path.read_bytes().splitlines(keepends=True)
-    line = json.loads(first)
+    line = value_of(first)
     line["adapted"][0] = 123.0
-    path.write_bytes(head + json.dumps(line).encode() + b"\n" + b"x" + second + third)
+    path.write_bytes(head + line_of(line) + b"x" + second + third)
     assert all_expt.main(options) == 0
     (folder,) = tmp_path.glob(f"*/*/*-{path.parent.name}")
     with (folder / "scores.csv").open(newline="") as file:

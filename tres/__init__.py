@@ -1,0 +1,5 @@
+"""TReS; python -m tres.all_expt runs the paper's experiments with it."""
+
+from common.system.errors import interruptible
+
+interruptible()

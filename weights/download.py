@@ -32,7 +32,7 @@ from common.system.checksums import file_sha256
 from common.system.errors import UserError
 from common.system.files import need_file, read_text
 from common.system.locks import locked
-from common.system.output import sync_folder, write_json
+from common.system.output import make_folders, sync, sync_folder, write_json
 from common.system.text import counted, printable, shortened
 from weights.manifest import LOCK, Checkpoint, lock
 from weights.networks import BACKBONES
@@ -93,7 +93,7 @@ def obtain(
 
     replace: whether another file may take the place of the one that is there, or recorded in lock.json.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     target = folder / entry.file
     with _alone(folder / f".{entry.file}.lock"):
         if target.is_file() and not replace:
@@ -119,6 +119,7 @@ def obtain(
                 if _length(part) == 0:  # nothing to go on from
                     _remove(part)
                 continue
+            sync(part)
             os.replace(part, target)
             sync_folder(folder)
             _notes(part).unlink(missing_ok=True)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,15 +73,14 @@ class SourceFile:
         """What a result says of it."""
         return {"file": str(self.path), "sha256": self.sha256, "size": self.path.stat().st_size}
 
-    @property
-    def doubt(self) -> str:
-        """What cannot be told of a checkpoint that was asked for by name, in words; "" where nothing is."""
+    def notes(self) -> list[str]:
+        """Return what a reader of the result should know, one sentence each."""
         if self.entry is None or self.entry.sha256 is not None:
-            return ""
-        return (
+            return []
+        return [
             f"no sha256 of {self.entry.name} is published: that {self.path} is this very file, and not "
             "another of its architecture, rests on where it came from"
-        )
+        ]
 
     def verify(self, backbone: str | None = None) -> None:
         """Raise UserError where the checkpoint is not what is known of it by its name.
@@ -168,8 +166,7 @@ def find(name: str, known: Mapping[str, Checkpoint]) -> Checkpoint:
 def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
     """Return the checkpoint of a --weights option: a file, or the name of one that was downloaded.
 
-    folder: of the downloads, weights/files by default. Says on standard error where nobody can tell whether
-    it is the right one. Raises UserError with the command that downloads it.
+    folder: of the downloads, weights/files by default. Raises UserError with the command that downloads it.
     """
     known = read_manifest()
     if name_or_file not in known or Path(name_or_file).is_file():
@@ -181,10 +178,7 @@ def located(name_or_file: str, folder: Path | None = None) -> SourceFile:
         raise UserError(
             f"{path} is not there yet: python -m scripts.download_weights {name_or_file}{elsewhere}"
         )
-    source = SourceFile(path, entry)
-    if source.doubt:
-        print(f"note: {source.doubt}", file=sys.stderr)
-    return source
+    return SourceFile(path, entry)
 
 
 def identified(source: SourceFile, known: Mapping[str, Checkpoint]) -> Checkpoint | None:

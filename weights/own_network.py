@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from common.system.errors import UserError
+from common.system.text import shortened
 from common.wrap import wrap
 from common.y import YNetwork
 
@@ -30,7 +31,7 @@ def made(name: str) -> nn.Module:
             return timm.create_model(function, num_classes=1)
         network = getattr(importlib.import_module(module), function)()
     except Exception as error:  # whatever a stranger's code may raise
-        fault = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        fault = shortened(f"{type(error).__name__}: {error}".partition("\n")[0], 200)
         form = (
             "timm.list_models() has the architectures"
             if module == TIMM

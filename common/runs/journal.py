@@ -1,21 +1,27 @@
 """The finished batches of a run, kept as they end, so that a run that was killed goes on behind them."""
 
 import json
+import os
+import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common.system.errors import UserError
+from common.system.files import need_file
+from common.system.output import make_folders, sync_folder
 
-FORMAT = 1
+FORMAT = 2
+SYNC = 5.0  # seconds of batches that a power cut may cost, at most
 
 
 class Journal:
-    """A file of JSON lines that only grows: a header, and a line for each finished batch.
+    """A file of lines that only grows: a header, and a line for each finished batch.
 
-    The header says what the batches depend on: batches of another header are not this run's. A line that a
-    kill cut short does not count, nor does what follows it.
+    The header says what the batches depend on: batches of another header are not this run's. A line is its
+    checksum and JSON. One that a kill cut short, or that was damaged, does not count, nor does what follows.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
@@ -31,9 +37,9 @@ class Journal:
         """
         self.batches, self._whole = {}, 0
         head, lines = read_lines(self.path)
-        if head and _value(head) != self.header:
+        if head and value_of(head) != self.header:
             return False
-        self.batches = {number: json.loads(line) for number, line in lines}
+        self.batches = {number: value_of(line) for number, line in lines}
         self._whole = len(head) + sum(len(line) for _, line in lines)
         return True
 
@@ -45,15 +51,20 @@ class Journal:
     def opened(self) -> Iterator["Journal"]:
         """Open the file for writing, behind the batches that are known."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(self.path.parent)
             self._file = self.path.open("ab")
             self._file.truncate(self._whole)
+            sync_folder(self.path.parent)
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written ({error.strerror or error})") from None
+            raise self._unwritten(error) from None
         with self._file:
+            self._synced = time.monotonic()
             if not self._whole:
                 self._write(self.header)
-            yield self
+            try:
+                yield self
+            finally:
+                self._sync()
 
     def append(self, number: int, batch: Mapping[str, Any]) -> None:
         """Add a finished batch. Once this returns, the end of this process does not lose it."""
@@ -61,13 +72,25 @@ class Journal:
         self._write(self.batches[number])
 
     def _write(self, value: Mapping[str, Any]) -> None:
-        line = json.dumps(value).encode() + b"\n"
+        line = line_of(value)
         try:
             self._file.write(line)
             self._file.flush()
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written ({error.strerror or error})") from None
+            raise self._unwritten(error) from None
         self._whole += len(line)
+        if time.monotonic() - self._synced > SYNC:
+            self._sync()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritten(error) from None
+        self._synced = time.monotonic()
+
+    def _unwritten(self, error: OSError) -> UserError:
+        return UserError(f"{self.path} cannot be written ({error.strerror or error})")
 
 
 def read_lines(path: Path) -> tuple[bytes, list[tuple[int, bytes]]]:
@@ -75,16 +98,19 @@ def read_lines(path: Path) -> tuple[bytes, list[tuple[int, bytes]]]:
 
     Nothing where the file is not there, or its header was never finished.
     """
-    head, *lines = path.read_bytes().splitlines(keepends=True) if path.exists() else [b""]
+    if not os.path.lexists(path):
+        return b"", []
+    need_file(path, "journal")
+    head, *lines = path.read_bytes().split(b"\n")
     found: list[tuple[int, bytes]] = []
-    if not head.endswith(b"\n"):
+    if not lines:
         return b"", found
-    for line in lines:
-        batch = _value(line)
+    for line in lines[:-1]:  # what follows the last line's end was never finished
+        batch = value_of(line)
         if batch is None or "batch" not in batch:
             break
-        found.append((batch["batch"], line))
-    return head, found
+        found.append((batch["batch"], line + b"\n"))
+    return head + b"\n", found
 
 
 def partial_of(path: Path) -> Path:
@@ -92,10 +118,13 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def _value(line: bytes) -> Any:
+def line_of(value: Mapping[str, Any]) -> bytes:
+    """Return the line of an object; `value_of` is its inverse."""
+    text = json.dumps(value).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def value_of(line: bytes) -> Any:
     """Return the object of a whole line, None of another one."""
-    try:
-        value = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+    checksum, _, text = line.rstrip(b"\n").partition(b" ")
+    return json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else None

@@ -51,6 +51,7 @@ def _log(folder: Path) -> logging.Logger:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = logging.Logger("sweep")
     log.addHandler(handler)
+    logging.raiseExceptions = False  # a log on a full disk ends, and the sweep says what it cannot write
     return log
 
 
@@ -140,6 +141,8 @@ def _run(
     log = _log(store.root / LOGS)
     log.info("%s", typed)
     known_as = titles(places)
+    for note in (note for source in found.sources.values() for note in source.notes()):
+        print(f"note: {note}")
     _settle(cells, todo, found, store, log)
     runnable = [cell for cell in todo if not found.reason(cell)]
     work = _work(args.part, cells, runnable)

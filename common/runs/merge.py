@@ -1,13 +1,12 @@
 """Put results folders together that were made apart: finished cells, and the journals of unfinished ones."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.runs.folders import WORK, Results
-from common.runs.journal import read_lines
+from common.runs.journal import read_lines, value_of
 from common.runs.results import CellResult
 from common.runs.store import Store
 from common.system.errors import UserError
@@ -76,8 +75,10 @@ def _lines(paths: Sequence[Path]) -> list[bytes]:
     header, batches = b"", dict[int, bytes]()
     for path in paths:
         first, found = read_lines(path)
+        if first and value_of(first) is None:
+            raise UserError(f"{path} is damaged: remove it, and its batches will be run again")
         if header and first and first != header:
-            differ = ", ".join(_differences(json.loads(header), json.loads(first)))
+            differ = ", ".join(_differences(value_of(header), value_of(first)))
             raise UserError(f"{paths[0]} and {path} differ in {differ}: leave one of them out")
         header = header or first
         for number, line in found:
@@ -87,7 +88,7 @@ def _lines(paths: Sequence[Path]) -> list[bytes]:
 
 
 def _scores(line: bytes) -> dict[str, Any]:
-    return {key: value for key, value in json.loads(line).items() if key not in ("seconds", "device")}
+    return {key: value for key, value in value_of(line).items() if key not in ("seconds", "device")}
 
 
 def _same_header(
@@ -97,7 +98,7 @@ def _same_header(
     first: dict[str, tuple[str, str]] = {}
     for place, lines in merged.items():
         other = first.setdefault(place[0], place)
-        differ = list(_differences(json.loads(merged[other][0]), json.loads(lines[0])))
+        differ = list(_differences(value_of(merged[other][0]), value_of(lines[0])))
         if differ:
             raise UserError(
                 f"{journals[other][0]} and {journals[place][0]} are of one cell, and differ in "

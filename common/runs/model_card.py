@@ -1,11 +1,13 @@
 """The model card of a source network that was trained here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.runs.results import Summary
 from common.runs.scale import Scale
+from common.system.text import printable
 
 MANY = 30  # groups of which only the number is told
 
@@ -64,7 +66,9 @@ class ModelCard:
 
 
 def _groups(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= MANY else f"{len(names):,}"
+    if len(names) > MANY:
+        return f"{len(names):,}"
+    return ", ".join(re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", printable(name)) for name in names)
 
 
 def _srocc(epoch: Mapping[str, float | None]) -> float:

@@ -44,7 +44,7 @@ from common.runs.results import (
 )
 from common.system.errors import UserError
 from common.system.locks import locked
-from common.system.output import write_json
+from common.system.output import make_folders, place_folder, write_json
 
 
 class Store:
@@ -62,7 +62,7 @@ class Store:
         check_layout(self.root)
         try:
             for name in (WORK, FAILED, LOGS):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+                make_folders(self.root / name)
         except OSError as error:
             raise UserError(
                 f"{self.root} cannot be written to ({error.strerror}): choose other --results"
@@ -188,8 +188,7 @@ class Store:
         """Give the folder of a finished cell its name, drop what it was made from, and return it."""
         finished = find_cell(self.root, cell)
         shutil.rmtree(finished, ignore_errors=True)  # one that somebody took a file out of
-        finished.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, finished)
+        place_folder(folder, finished)
         self.clear(cell)
         return finished
 

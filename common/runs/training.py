@@ -30,6 +30,7 @@ from common.system.errors import UserError, fault
 from common.system.files import need_file
 from common.system.output import whole_path
 from common.system.seeds import digest, generator
+from common.system.text import counted
 from common.views import View
 from common.y import YNetwork
 
@@ -158,7 +159,8 @@ def disjoint(
     }
     if len(free) < sum(drawn.values()) + 1:
         raise UserError(
-            f"{len(groups)} groups of images cannot be split into training, validation and test: 3 are needed"
+            f"{counted(len(groups), 'group')} of images cannot be split into training, validation and test: "
+            "3 are needed"
         )
     for name, count in drawn.items():
         held_out[name], free = free[:count], free[count:]

@@ -5,15 +5,28 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from common.system.errors import UserError
 
+LARGEST = 10**9  # of whole numbers that cost nothing by themselves
+
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that leaves its complaints to `common.system.errors.command`."""
+    """An argument parser that leaves its complaints to `common.system.errors.command`.
+
+    It takes no empty argument: that is a variable of the shell that is not set, and would be a path to here.
+    """
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        given = list(sys.argv[1:] if args is None else args)
+        for before, text in zip(["", *given], given):
+            if not text or (text.startswith("--") and text.endswith("=")):
+                where = text or (f"an argument behind {before}" if before else "an argument")
+                raise UserError(f"{where} is empty: is a variable of the shell not set?")
+        return super().parse_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
@@ -39,9 +52,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features", metavar="LAYER", help="of --model: dotted name of the module where the extractor ends"
     )
-    parser.add_argument(
-        "--size", type=positive, metavar="S", help="of --model: side of its input; default: 224"
-    )
+    parser.add_argument("--size", type=side, metavar="S", help="of --model: side of its input; default: 224")
 
 
 def add_weights(parser: argparse.ArgumentParser, required: bool = False, default: str = "") -> None:
@@ -100,14 +111,14 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
 def add_seeds(parser: argparse.ArgumentParser, default: int = 5) -> None:
     """Add --seeds, a number of seeds."""
     parser.add_argument(
-        "--seeds", default=default, type=positive, metavar="N", help=f"run seeds 0 to N-1; default: {default}"
+        "--seeds", default=default, type=seeds, metavar="N", help=f"run seeds 0 to N-1; default: {default}"
     )
 
 
 def add_batch_size(parser: argparse.ArgumentParser) -> None:
     """Add --batch-size."""
     parser.add_argument(
-        "--batch-size", default=8, type=positive, metavar="N", help="images of an episode; default: 8"
+        "--batch-size", default=8, type=batch_size, metavar="N", help="images of an episode; default: 8"
     )
 
 
@@ -119,18 +130,37 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add --workers, the number of loader processes; None: `common.system.device.default_workers`."""
     parser.add_argument(
-        "--workers", type=natural, metavar="W", help="loader processes of a device; by device if left out"
+        "--workers", type=workers, metavar="W", help="loader processes of a device; by device if left out"
     )
 
 
-def positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    return _at_least(1, text)
+def whole(least: int, most: int, of: str = "") -> Callable[[str], int]:
+    """Return what parses a whole number within bounds; of: what it counts, in words."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}{' ' * bool(of)}{of}")
+        return value
+
+    return parse
 
 
-def natural(text: str) -> int:
-    """Parse a whole number of at least 0."""
-    return _at_least(0, text)
+positive = whole(1, LARGEST)
+natural = whole(0, LARGEST)
+seeds = whole(1, 10_000, "seeds")
+batch_size = whole(1, 4096, "images of a batch")
+side = whole(1, 4096, "pixels of a side")
+steps = whole(0, 10_000, "steps")
+crops = whole(1, 1000, "views of an image")
+workers = whole(0, 256, "loader processes")
+episodes = whole(1, 1024, "episodes at once")
+epochs = whole(1, 100_000, "epochs")
+tries = whole(1, 1000, "tries")
 
 
 def above_zero(text: str) -> float:
@@ -159,19 +189,9 @@ def duration(text: str) -> float:
 def finite(text: str) -> float:
     """Parse a finite number."""
     try:
-        value = float(text)
+        value = float("" if "_" in text or not text.isascii() else text)  # Python's own notations
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError("must be finite")
-    return value
-
-
-def _at_least(least: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if value < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}")
     return value

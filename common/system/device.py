@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from common.system.errors import UserError
+from common.system.code import ROOT
+from common.system.errors import UserError, fault
 
 PACKAGES = (
     "torch",
@@ -48,8 +49,7 @@ def choose(name: str) -> torch.device:
             raise RuntimeError(f"neither cpu, cuda nor mps: {device.type}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        fault = str(error).partition("\n")[0][:100]
-        raise UserError(f"device {name!r} cannot be used ({fault}): try --device auto") from None
+        raise UserError(f"device {name!r} cannot be used ({fault(error)}): try --device auto") from None
     return device
 
 
@@ -108,10 +108,18 @@ def environment(device: torch.device) -> dict[str, str | int]:
 
 
 def _commit() -> str | None:
-    described = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    """Return the commit of this checkout, None where this is none: it may lie in one of something else."""
     try:
-        return subprocess.run(
-            described, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        if Path(_git("rev-parse", "--show-toplevel")).samefile(ROOT):
+            return _git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
-        return None
+        pass
+    return None
+
+
+def _git(*command: str) -> str:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of another one
+    found = subprocess.run(
+        ["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=True, timeout=10, env=own
+    )
+    return found.stdout.strip()

@@ -14,7 +14,7 @@ def need_file(path: Path, what: str = "file") -> None:
     if not os.path.exists(path):
         raise UserError(f"{path}: no such {what}")
     if not os.path.isfile(path):
-        raise UserError(f"{path} is no ordinary file: a {what} is needed here")
+        raise UserError(f"{path} is no ordinary file, and no {what}")
 
 
 def read_text(path: Path, what: str, most: int = 1 << 26) -> str:

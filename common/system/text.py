@@ -1,6 +1,7 @@
 """Text for people: what a terminal may be given, and what a line has room for."""
 
 import unicodedata
+from typing import Any, TextIO
 
 
 def printable(text: str) -> str:
@@ -34,3 +35,17 @@ def shortened(text: str, most: int = 100) -> str:
 def counted(number: int, one: str, several: str = "") -> str:
     """Return "1 image" or "2 images"; several: the plural, where it is not made by an s."""
     return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+class PrintableStream:
+    """A stream of lines for people, each as `printable` makes it; in all else the stream that is given."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text, of which only the ends of lines are no letters."""
+        return self.stream.write("\n".join(map(printable, text.split("\n"))))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from common.system.errors import UserError
+from common.system.text import counted
 from weights.loading import fill, read_state_dict, save_weights
 from weights.manifest import SourceFile, identified, read_manifest
 from weights.networks import BACKBONES
@@ -34,6 +35,6 @@ def run(args: argparse.Namespace) -> None:
         fill(BACKBONES[args.backbone].network(), state, args.source)
         known["backbone"] = args.backbone
     save_weights(args.target, state, known)
-    print(f"{args.target}: {len(state)} tensors")
+    print(f"{args.target}: {counted(len(state), 'tensor')}")
     for key, value in known.items():
         print(f"  {key}: {value}")

@@ -14,6 +14,7 @@ from common.runs.store import Store
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import UserError
 from common.system.output import check_targets, write_json
+from common.system.text import counted
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
 from data.dataset import read_dataset
@@ -142,8 +143,8 @@ def run(args: argparse.Namespace) -> None:
     photographs = reading.photographs
     network = inputs.network(args.backbone, weights, device)
     print(
-        f"{args.backbone}, {cell.method.name}, protocol {args.protocol}, {len(photographs)} images, "
-        f"{args.seeds} seeds",
+        f"{args.backbone}, {cell.method.name}, protocol {args.protocol}, "
+        f"{counted(len(photographs), 'image')}, {counted(args.seeds, 'seed')}",
         flush=True,
     )
     print(
@@ -181,6 +182,6 @@ def run(args: argparse.Namespace) -> None:
     print(metrics_table(result.summary))
     if place is not None:
         print(beside(place, weights.path, result.summary))
-    for note in (*reading.notes(), *scores.notes()):
+    for note in (*reading.notes(), *scores.notes(), *weights.notes()):
         print(f"note: {note}")
     print(f"{scores.seconds:.1f} s, {result.images_per_second:.2f} images/s")

@@ -20,6 +20,7 @@ from common.runs.scale import Scale
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import UserError
 from common.system.output import check_targets, write_json
+from common.system.text import counted, printable
 from common.views import View
 from common.y import YNetwork
 from data.collect import Collection
@@ -100,11 +101,6 @@ def ends(rows: "Sequence[Row]", count: int) -> str:
     )
 
 
-def printable(name: str) -> str:
-    """Return a file's name, which need not be UTF-8, as text that can be printed."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
-
-
 def config_of(
     args: argparse.Namespace,
     names: Sequence[str],
@@ -130,7 +126,7 @@ def print_scores(args: argparse.Namespace, collection: Collection, network: Netw
         try:
             score = network.scale.score(grid_score(network.ynet, photograph.path, network.protocol.view))
         except UserError as error:
-            print(f"no score: {printable(str(error))}", file=sys.stderr)
+            print(f"no score: {error}", file=sys.stderr)
             results.append({"image": name, "score": None, "notes": str(error)})
             continue
         results.append({"image": name, "score": score, "notes": ""})
@@ -228,7 +224,8 @@ def write_scores(
     if isinstance(how, Setting) and how.method.adapts and (warning := moved.warning(args.guard is not None)):
         print(warning, file=sys.stderr)
     if len(good) < len(rows):
-        print(f"{len(rows) - len(good)} have no score; the column notes says why", file=sys.stderr)
+        without = counted(len(rows) - len(good), "image")
+        print(f"{without} without a score; the column notes says why", file=sys.stderr)
     return 0 if len(good) == len(rows) else 1
 
 
@@ -276,6 +273,8 @@ def run(args: argparse.Namespace, collection: Collection) -> int:
     device = choose(args.device)
     network = network_of(args, weights, device)
     print(network.sentence(weights, shipped), file=sys.stderr)
+    for note in weights.notes() if weights else ():
+        print(f"note: {note}", file=sys.stderr)
     if args.output is None:
         return print_scores(args, collection, network)
     return write_scores(args, collection, network, weights, device)

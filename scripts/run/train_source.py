@@ -19,6 +19,7 @@ from common.system.checksums import file_sha256
 from common.system.device import choose, default_workers, environment
 from common.system.errors import UserError
 from common.system.output import check_targets, whole_file
+from common.system.text import counted
 from common.views import View
 from common.y import YNetwork
 from data.catalogue import DATASETS, data_root, folder_of
@@ -130,7 +131,8 @@ def run(args: argparse.Namespace, typed: str) -> None:
         "split": parts.record(),
     }
     sizes = [
-        f"{name} {p['images']} images of {len(p['groups'])} groups" for name, p in parts.record().items()
+        f"{name} {counted(p['images'], 'image')} of {counted(len(p['groups']), 'group')}"
+        for name, p in parts.record().items()
     ]
     print(f"{source.name} from {source.init}, {reading.dataset.title}: {', '.join(sizes)}", flush=True)
     start, earlier = (load_state(state_file, config) if args.resume else None) or (None, 0.0)
