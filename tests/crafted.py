@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import resource
 import signal
 import struct
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from common.system.errors import UserError
 from common.system.torch_file import MAGIC
+from tests.memory import peak_megabytes
 from weights.loading import read_state_dict
 
 
@@ -121,14 +121,14 @@ def legacy(path, opcodes: bytes, numel: int = 4) -> None:
 def main(folder: str) -> None:
     """Read every file of a folder as a checkpoint, and print what became of each as a line of JSON."""
     for path in sorted(Path(folder).iterdir()):
-        before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        before, begun = peak_megabytes(), time.perf_counter()
         signal.alarm(60)
         try:
             said = f"{len(read_state_dict(path))} entries"
         except UserError as error:
             said = str(error)
         seconds = time.perf_counter() - begun
-        megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
+        megabytes = peak_megabytes() - before
         print(
             json.dumps({"name": path.stem, "said": said, "seconds": seconds, "megabytes": megabytes}),
             flush=True,

@@ -4,7 +4,6 @@ Nothing is executed, sent, or written into the folder that is read.
 """
 
 import os
-import resource
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 from common.system.errors import UserError
 from data.label_files import UNPACK
+from tests.memory import peak_megabytes
 
 SECONDS = 20  # of a case
 MEGABYTES = 2500  # that a case may take: an image of the largest size that is read takes half
@@ -87,7 +87,7 @@ class Contract:
     @contextmanager
     def kept(self, folder: Path) -> Iterator[None]:
         """Raise Broken where what the block does with a folder breaks the promise; let a UserError out."""
-        before, memory = _listing(folder), _megabytes()
+        before, memory = _listing(folder), peak_megabytes()
         self.seen.clear()
         self.folder = folder
         signal.alarm(SECONDS)
@@ -110,8 +110,8 @@ class Contract:
                 raise Broken(f"executed or wrote: {self.seen or 'a program on the PATH'}")
             if _listing(folder) != before:
                 raise Broken("changed the folder")
-            if _megabytes() - memory > MEGABYTES:
-                raise Broken(f"took {_megabytes() - memory} MB and {time.perf_counter() - begun:.1f} s")
+            if peak_megabytes() - memory > MEGABYTES:
+                raise Broken(f"took {peak_megabytes() - memory} MB and {time.perf_counter() - begun:.1f} s")
 
     def holds(self, read: Callable[[Path], object], folder: Path) -> bool:
         """Read a folder; return whether that succeeds, or ends in a UserError. Raises Broken."""
@@ -126,7 +126,3 @@ class Contract:
 def _listing(folder: Path) -> list[tuple[str, int, int]]:
     found = ((path, path.lstat()) for path in sorted(folder.rglob("*")))
     return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found]
-
-
-def _megabytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
