@@ -4,7 +4,7 @@ PYTHON_OLDEST ?= python3.10
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 
-.PHONY: demo test test-browser fuzz lint test-oldest clean
+.PHONY: demo test test-browser fuzz soak lint test-oldest clean
 
 demo: .venv/installed
 	$(BIN)/python -m scripts.demo --out results/demo
@@ -15,6 +15,10 @@ test: .venv/installed lint
 # The pages in a real Chromium ($CHROMIUM, or the one on the PATH); screenshots go to results/browser.
 test-browser: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/test_pages.py
+
+# A sweep whose workers are killed a hundred times, and its launcher eight times.
+soak: .venv/installed
+	SWEEP_KILLS=100 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cluster.py -k kills_of_workers -s
 
 # Files of every kind that is read, changed at random: each is read or refused in one line, and nothing else happens.
 fuzz: .venv/installed
