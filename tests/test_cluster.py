@@ -164,12 +164,14 @@ def test_kills_of_workers_and_of_the_launcher_change_nothing(root, tmp_path, alo
                 if kills % 12 == 0 and kills < KILLS:
                     process.kill()
                     printed += process.communicate()[0]
+                    (results / ".work/status.json").unlink()  # what it said is of the one that died
                     process, launchers = launch(root, results, "--scheduler", str(file)), launchers + 1
             time.sleep(0.05)
         printed += ended(process)
     seconds, lost = time.monotonic() - begun, printed.count("LOST")
     print(f"{kills} workers killed, {lost} of them seen, {launchers - 1} launchers; {seconds:.0f} s")
-    assert kills == KILLS and lost >= KILLS * 5 // 6
+    # A launcher looks once a second, and may die before it has told of the last death of any of the three.
+    assert kills == KILLS and lost >= KILLS - 3 * launchers
     assert content(results) == alone
 
 
