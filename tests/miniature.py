@@ -4,7 +4,7 @@ networks, for tests that kill it."""
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,12 +52,12 @@ def small(backbone: Backbone) -> Backbone:
     return replace(backbone, network=network, cuts=CUTS, protocols=protocols)
 
 
-def build(root: Path) -> tuple[Path, Path]:
-    """Folders of the data sets and of the checkpoints."""
+def build(root: Path, live: Mapping[str, tuple[float, str]] = LIVE) -> tuple[Path, Path]:
+    """Folders of the data sets and of the checkpoints; live: the images of LIVE."""
     data, files = root / "data", root / "weights"
     for name in ("koniq10k", "pipal", "cid2013", "spaq", "livec", "dslr"):
         getattr(layouts, name)(data / name)
-    layouts.live_iqa(data / "live_iqa", rows=LIVE)
+    layouts.live_iqa(data / "live_iqa", rows=live)
     for path in data.rglob("*"):
         if path.suffix.lower() in (".jpg", ".bmp", ".png"):
             _texture(path)
