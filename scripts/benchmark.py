@@ -24,6 +24,7 @@ def parser() -> Parser:
         "--backbone", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="default: all four"
     )
     cli.add_device(found)
+    cli.add_precision(found)
     found.add_argument(
         "--episodes",
         type=positive,

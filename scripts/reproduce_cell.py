@@ -46,6 +46,7 @@ def parser() -> Parser:
     )
     cli.add_workers(found)
     cli.add_device(found)
+    cli.add_precision(found)
     found.add_argument(
         "--results",
         type=Path,

@@ -100,6 +100,7 @@ def parser() -> Parser:
     )
     cli.add_workers(found)
     cli.add_device(found)
+    cli.add_precision(found)
     return found
 
 

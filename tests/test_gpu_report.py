@@ -13,9 +13,10 @@ from common.protocols import PAPER, TUNED
 from common.runs import device_rates, device_report, parts
 from common.runs.cost import Rates
 from common.runs.device_check import checks
-from common.runs.device_rates import made_batch, precision
+from common.runs.device_rates import made_batch
 from common.runs.parts import Part, run_parts
 from common.system.device import default_workers
+from common.system.precision import precision
 from common.views import View
 from common.y import YNetwork
 from scripts import gpu_report

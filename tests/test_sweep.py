@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import tres.all_expt
 from common.runs.cell import Plan
@@ -24,6 +25,7 @@ from common.runs.grid import PAPER_PLACES, Target, paper_grid, published
 from common.runs.jobs import jobs
 from common.runs.journal import Journal, line_of, value_of
 from common.runs.store import Store
+from common.runs.worker import Worker
 from common.system.errors import UserError
 from data import inputs
 from scripts import all_expt, merge_results, report, reproduce_cell
@@ -186,6 +188,37 @@ def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkey
     (folder,) = tmp_path.glob(f"*/*/*-{path.parent.name}")
     with (folder / "scores.csv").open(newline="") as file:
         assert sorted(float(row["adapted_score"]) for row in csv.DictReader(file))[-2:][1] == 123.0
+
+
+def test_a_worker_computes_in_the_precision_that_was_asked_for():
+    def episodes():
+        yield 0, 0, {"autocast": torch.is_autocast_enabled("cpu")}
+
+    for name, expected in (("float32", False), ("bfloat16", True)):
+        worker = Worker(None, None, False, None, torch.device("cpu"), 0, name, episodes=episodes())
+        assert worker.go_on(1.0).episodes == [(0, 0, {"autocast": expected})]
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_episodes_of_another_precision_are_run_again(root, tmp_path, small, monkeypatch):
+    append, options = Journal.append, miniature.options(root, tmp_path, *SOME)
+
+    def interrupted(journal, number, batch):
+        append(journal, number, batch)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append", interrupted)
+    assert all_expt.main(options) == 130
+    monkeypatch.setattr(Journal, "append", append)
+    (path,) = tmp_path.glob(".work/*/0.jsonl")
+    head, kept = path.read_bytes().splitlines(keepends=True)
+    line = value_of(kept)
+    line["adapted"][0] = 123.0
+    path.write_bytes(head + line_of(line))
+    assert all_expt.main([*options, "--precision", "tf32"]) == 0
+    (folder,) = tmp_path.glob(f"*/*/*-{path.parent.name}")
+    assert ",123.0," not in (folder / "scores.csv").read_text()
+    assert json.loads((folder / "result.json").read_text())["environment"]["precision"] == "tf32"
 
 
 def test_a_second_sweep_on_a_folder_says_who_has_it_and_leaves_or_waits(root, tmp_path, alone):

@@ -22,6 +22,7 @@ class Place:
     weights: Path | None  # its --weights-dir, where IQA_WEIGHTS_DIR says nothing
     allow_missing: bool
     loaders: int | None  # loader processes, None: by device
+    precision: str
 
     def worker(self) -> Worker:
         """Make the worker of this process, on the device that IQA_DEVICE names, else on the best one."""
@@ -37,6 +38,7 @@ class Place:
             Path(weights) if weights else self.weights,
             device,
             loaders,
+            self.precision,
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from common.adapter import Adapter, Outcome
 from common.batches import Batch
 from common.protocols import METHODS, Protocol
-from common.runs.device_rates import PRECISIONS, precision
+from common.system.precision import PRECISIONS, precision
 from common.y import YNetwork
 
 AT_ONCE = (2, 4, 8)

@@ -2,8 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,26 +21,8 @@ from common.runs.benchmark import texture
 from common.runs.timing import timed
 from common.y import YNetwork
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
 LONG_ENOUGH = 1.0  # seconds of one kind of work
 MOST_REPEATS = 5
-
-
-@contextmanager
-def precision(name: str, device: torch.device) -> Iterator[None]:
-    """Compute, while open, in exact float32, in float32 by TF32, or in bfloat16 where that is safe.
-
-    TF32 is CUDA's; torch's own default has it in convolutions and not in other products.
-    """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = name == "tf32"
-    try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=name == "bfloat16"):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def made_batch(protocol: Protocol, types: Sequence[str], numbers: Sequence[int]) -> Batch:

@@ -14,16 +14,15 @@ from common.protocols import Protocol
 from common.runs.benchmark import FORWARD_EQUIVALENTS, random_network
 from common.runs.device_check import AT_ONCE, checks, same_forward
 from common.runs.device_rates import (
-    PRECISIONS,
     compiled_rate,
     episode_rates,
     loading_rate,
     made_batch,
-    precision,
     step_rates,
     tuned_rates,
 )
 from common.runs.parts import Done, Part
+from common.system.precision import PRECISIONS, precision
 from common.y import Backbone, YNetwork
 
 SIZES = ((512, 384), (1024, 768))  # of photographs that are loaded

@@ -65,14 +65,27 @@ def _crew(
         loaders = default_workers(device) if args.workers is None else args.workers
         yield Alone(
             Worker(
-                inputs, args.data_root, args.allow_missing, args.weights_dir, device, loaders, found.targets
+                inputs,
+                args.data_root,
+                args.allow_missing,
+                args.weights_dir,
+                device,
+                loaders,
+                args.precision,
+                found.targets,
             )
         )
         return
     from common.runs import cluster, dask_place  # Dask is asked for only where it is needed
 
     place = dask_place.Place(
-        uuid.uuid4().hex, inputs, args.data_root, args.weights_dir, args.allow_missing, args.workers
+        uuid.uuid4().hex,
+        inputs,
+        args.data_root,
+        args.weights_dir,
+        args.allow_missing,
+        args.workers,
+        args.precision,
     )
     asked = cluster.Wanted(devices, args.scheduler, args.slurm, args.workers_max)
     with cluster.cluster(asked, place, store.root / LOGS, print) as crew:
@@ -149,7 +162,16 @@ def _run(
     index = Index(places, store)
     progress = Progress({cell.id: known_as[cell.id] for cell in runnable}, inputs.cpu_seconds, log)
     device = None if "auto" in devices else kind(devices[0])
-    sweep = Sweep(store, found.targets, found.sources, found.seconds, progress, index.add, device=device)
+    sweep = Sweep(
+        store,
+        found.targets,
+        found.sources,
+        found.seconds,
+        progress,
+        index.add,
+        device=device,
+        precision=args.precision,
+    )
     try:
         if work:
             with _crew(args, inputs, found, devices, store) as crew:

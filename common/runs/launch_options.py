@@ -70,6 +70,7 @@ def parser(prog: str, backbones: Sequence[str], datasets: Sequence[str]) -> Pars
     found.add_argument(
         "--part", type=share, metavar="I/N", help="only the I-th of N shares, each in a folder of its own"
     )
+    cli.add_precision(found)
     cli.add_workers(found)
     cli.add_data_root(found)
     cli.add_allow_missing(found)

@@ -25,6 +25,7 @@ from common.runs.store import Store
 from common.runs.worker import Answer, Checked, Expected, Worker, versions
 from common.system.code import code_digest
 from common.system.device import environment
+from common.system.precision import PRECISIONS
 
 DEATHS = 5  # workers in a row that a job may cost without a further episode
 CPU = torch.device("cpu")
@@ -149,6 +150,7 @@ class Sweep:
     hands: dict[str, Hand] = field(default_factory=dict)  # by worker
     failed: set[str] = field(default_factory=set)  # ids of cells that broke; not those of earlier sweeps
     device: str | None = None  # cpu, cuda or mps: of all workers; None: that of the first
+    precision: str = PRECISIONS[0]  # that the workers compute in
     environment: Mapping[str, Any] = field(default_factory=dict)  # of the first worker
     told: float = 0.0  # when the status was written last
 
@@ -292,7 +294,7 @@ class Sweep:
             if found is None:
                 continue
             scores, devices = found
-            used = {**self.environment, "device": " and ".join(devices)}
+            used = {**self.environment, "device": " and ".join(devices), "precision": self.precision}
             summary = summarise(scores, images.photographs)
             result = CellResult(cell, summary, images.record, source.record, used, scores.seconds)
             result = self.store.add(result, scores, images.photographs)
@@ -310,6 +312,7 @@ class Sweep:
             "code": code_digest(),
             **self.versions,
             "device": self.device,
+            "precision": self.precision,
         }
 
     def _tell(self) -> None:

@@ -20,6 +20,7 @@ from common.runs.jobs import Inputs, Job, LoadedNetwork, TargetImages
 from common.system.code import code_digest
 from common.system.device import default_episodes, environment
 from common.system.errors import UserError
+from common.system.precision import PRECISIONS, precision
 
 MUST_AGREE = ("torch", "torchvision", "numpy", "pillow", "opencv-python-headless", "opencv-python", "timm")
 
@@ -79,6 +80,7 @@ class Worker:
     weights: Path | None  # folder of the checkpoints
     device: torch.device
     loaders: int  # loader processes
+    precision: str = PRECISIONS[0]
     targets: dict[tuple[Target, int | None], TargetImages] = field(default_factory=dict)
     network: tuple[tuple[str, str], LoadedNetwork] | None = None  # the last one, kept for the next job
     episodes: Iterator[tuple[int, int, dict[str, Any]]] | None = None  # of the job in hand
@@ -104,12 +106,13 @@ class Worker:
         answer = Answer()
         deadline = time.monotonic() + seconds
         try:
-            for episode in self.episodes:
-                answer.episodes.append(episode)
-                if time.monotonic() >= deadline:
-                    break
-            else:
-                answer.ended, self.episodes = True, None
+            with precision(self.precision, self.device):
+                for episode in self.episodes:
+                    answer.episodes.append(episode)
+                    if time.monotonic() >= deadline:
+                        break
+                else:
+                    answer.ended, self.episodes = True, None
         except Exception as error:  # of whatever kind: it has nothing to do with other jobs
             self.episodes = None
             known = isinstance(error, UserError)

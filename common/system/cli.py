@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.system.errors import UserError
+from common.system.precision import OFFERED
 
 LARGEST = 10**9  # of whole numbers that cost nothing by themselves
 
@@ -125,6 +126,16 @@ def add_batch_size(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device, for `common.system.device.choose`."""
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add --precision, for `common.system.precision.precision`."""
+    parser.add_argument(
+        "--precision",
+        default=OFFERED[0],
+        choices=OFFERED,
+        help="float32 (default) is exact; tf32 is faster on a GPU, and moves scores a little",
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -39,6 +39,7 @@ def kind(name: str) -> str:
 def choose(name: str) -> torch.device:
     """Return a device by name; "auto" is CUDA where there is one, then MPS, then the CPU.
 
+    It computes exactly, in float32, where `common.system.precision` does not say otherwise.
     Raises UserError if it is not there.
     """
     if name == "auto":
@@ -50,6 +51,7 @@ def choose(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name!r} cannot be used ({fault(error)}): try --device auto") from None
+    torch.backends.cudnn.allow_tf32 = False  # torch's own default for convolutions
     return device
 
 

@@ -22,6 +22,7 @@ from common.runs.release import Loop
 from common.system.device import choose, default_episodes, default_workers, environment, title
 from common.system.errors import UserError
 from common.system.output import check_targets, write_json
+from common.system.precision import precision
 from data.collect import collect
 from weights.networks import BACKBONES, authors_loop
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
         "machine": {"title": title(device), **environment(device)},
         "settings": {
             "batch_size": args.batch_size,
+            "precision": args.precision,
             "loader_processes": workers,
             "photographs": count,
             "stream": args.stream,
@@ -66,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
         )
         for name in args.backbone:
             release = (loops[name], args.release) if name in loops else None
-            measured = measure(name, BACKBONES[name], load, release)
+            with precision(args.precision, device):
+                measured = measure(name, BACKBONES[name], load, release)
             print("\n".join(_shown(measured, device.type == "cpu" and workers == 0)), flush=True)
             found.append(measured.as_json())
             if args.json:  # each time, since the next network may take long

@@ -13,13 +13,13 @@ import torch
 from common.protocols import Protocol
 from common.report.device_table import table
 from common.runs.benchmark import FORMAT
-from common.runs.device_rates import PRECISIONS
 from common.runs.device_report import Load, Measured, forward_seconds, passed
 from common.runs.grid import PAPER_PLACES, paper_grid
 from common.runs.jobs import jobs
 from common.runs.parts import Done, run_parts
 from common.system.device import choose, default_workers, environment, title
 from common.system.output import check_targets, whole_file, write_json
+from common.system.precision import PRECISIONS
 from common.y import YNetwork
 from data.inputs import published_size
 from weights.networks import BACKBONES, experiments

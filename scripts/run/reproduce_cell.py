@@ -14,6 +14,7 @@ from common.runs.store import Store
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import UserError
 from common.system.output import check_targets, write_json
+from common.system.precision import precision
 from common.system.text import counted
 from data import inputs
 from data.catalogue import DATASETS, data_root, folder_of
@@ -152,21 +153,22 @@ def run(args: argparse.Namespace) -> None:
         f"({reading.dataset.direction})",
         flush=True,
     )
-    (scores,) = run_cells(
-        network.wrap,
-        photographs,
-        [cell.setting],
-        seeds=cell.seeds,
-        batch_size=cell.batch_size,
-        at_once=at_once,
-        workers=default_workers(device) if args.workers is None else args.workers,
-    )
+    with precision(args.precision, device):
+        (scores,) = run_cells(
+            network.wrap,
+            photographs,
+            [cell.setting],
+            seeds=cell.seeds,
+            batch_size=cell.batch_size,
+            at_once=at_once,
+            workers=default_workers(device) if args.workers is None else args.workers,
+        )
     result = CellResult(
         cell,
         summarise(scores, photographs),
         reading.record(),
         network.record,
-        environment(device),
+        {**environment(device), "precision": args.precision},
         scores.seconds,
     )
     if args.json:

@@ -20,6 +20,7 @@ from common.runs.scale import Scale
 from common.system.device import choose, default_episodes, default_workers, environment
 from common.system.errors import UserError
 from common.system.output import check_targets, write_json
+from common.system.precision import precision
 from common.system.text import counted, printable
 from common.views import View
 from common.y import YNetwork
@@ -113,7 +114,7 @@ def config_of(
         "images": list(names),
         "network": network.name,
         "weights": weights.sha256 if weights else None,
-        **{name: getattr(args, name) for name in ("guard", "batch_size", "crops", "seed")},
+        **{name: getattr(args, name) for name in ("guard", "batch_size", "crops", "seed", "precision")},
         "method": asdict(how.method) if isinstance(how, Setting) else None,
         "protocol": asdict(how.protocol if isinstance(how, Setting) else how),
     }
@@ -275,6 +276,7 @@ def run(args: argparse.Namespace, collection: Collection) -> int:
     print(network.sentence(weights, shipped), file=sys.stderr)
     for note in weights.notes() if weights else ():
         print(f"note: {note}", file=sys.stderr)
-    if args.output is None:
-        return print_scores(args, collection, network)
-    return write_scores(args, collection, network, weights, device)
+    with precision(args.precision, device):
+        if args.output is None:
+            return print_scores(args, collection, network)
+        return write_scores(args, collection, network, weights, device)
