@@ -4,7 +4,7 @@ PYTHON_OLDEST ?= python3.10
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 
-.PHONY: demo test test-browser fuzz soak lint test-oldest clean
+.PHONY: demo test test-browser fuzz attack soak lint test-oldest clean
 
 demo: .venv/installed
 	$(BIN)/python -m scripts.demo --out results/demo
@@ -23,6 +23,10 @@ soak: .venv/installed
 # Files of every kind that is read, changed at random: each is read or refused in one line, and nothing else happens.
 fuzz: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds 120
+
+# Every command with files, folders, numbers and words that are none: half an hour on two cores.
+attack: .venv/installed
+	$(BIN)/python -m tests.attack
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -310,6 +310,7 @@ def test_a_kept_worker_lives_no_longer_than_it_may(tmp_path):
         (["127.0.0.1:9", "--data-root", "nowhere"], "nowhere: no such folder"),
         (["127.0.0.1:9", "--device", "gpu"], "device 'gpu' is none"),
         (["127.0.0.1:9", "--lifetime", "8"], "'8' is no time, such as 7h50m"),
+        (["127.0.0.1:9", "--dask", "no-such"], "mend --dask"),
     ],
 )
 def test_what_a_kept_worker_cannot_do_is_said_in_one_line(options, fault, capfd):

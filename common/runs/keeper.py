@@ -32,7 +32,7 @@ def keep(
     options: of `dask worker`.
     say: is told what happens.
 
-    Raises UserError where the scheduler was never there.
+    Raises UserError where the scheduler was never there, and where Dask does not take the options.
     """
     deadline = None if lifetime is None else time.monotonic() + lifetime
     found, pause = False, 1.0
@@ -57,6 +57,8 @@ def keep(
                 )
             say(f"the scheduler at {scheduler} has been away for {patience:g} seconds")
             return
+        if status == 2:  # so it ends where it does not understand its options
+            raise UserError("`dask worker` does not take what it was given, see above: mend --dask")
         found = found or status == 0
         pause = min(2 * pause, QUICK) if status != 0 and took < QUICK else 1.0
         say(f"the worker ended with status {status}; another one is started")
