@@ -21,6 +21,7 @@ PROG = "python -m scripts.study"
 PARTS = (
     "methods",
     "tuned",
+    "views",
     "steps",
     "lr",
     "forms",

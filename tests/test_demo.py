@@ -103,10 +103,13 @@ def test_the_weights_that_ship_are_small():
     assert sum(file.stat().st_size for file in SHIPPED.parent.glob("*.safetensors")) < 40_000_000
 
 
+VIEWS = ["source, 4 views, as dear as tuned"]
+
+
 def test_a_study_compares_like_with_like_and_its_tables_say_what_its_file_says(shown, tmp_path):
     options = ["--weights", str(SHIPPED), "--data-root", str(shown / "photographs"), "--seeds", "1"]
-    rows = ["0 steps", "1 steps", "bn-stats", "tuned", "sorted by MOS, bn-stats"]
-    parts = ["--parts", "methods", "tuned", "steps", "sorted", "--rows", *rows]
+    rows = ["0 steps", "1 steps", "bn-stats", "tuned", "sorted by MOS, bn-stats", *VIEWS]
+    parts = ["--parts", "methods", "tuned", "steps", "sorted", "views", "--rows", *rows]
     out = tmp_path / "study"
     assert study.main([*options, *parts, "--device", "cpu", "--out", str(out), "--name", "few"]) == 0
     content = json.loads((out / "few.json").read_text())
@@ -116,6 +119,8 @@ def test_a_study_compares_like_with_like_and_its_tables_say_what_its_file_says(s
     assert found["0 steps"]["srocc_gain"]["mean"] == 0
     before = [found[name]["source"]["srocc"] for name in ("bn-stats", "sorted by MOS, bn-stats")]
     assert before[0] == before[1]  # the very same views
+    mean_of_views = found[VIEWS[0]]
+    assert mean_of_views["source"]["srocc"] == before[0] != mean_of_views["adapted"]["srocc"]
     assert found["sorted by MOS, bn-stats"]["adapted"] != found["bn-stats"]["adapted"]
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table gains -->\nold\n<!-- end -->\nafter\n")

@@ -85,6 +85,17 @@ def streams(studies: Studies) -> str:
     )
 
 
+def views(studies: Studies) -> str:
+    """What `tuned` and rank+gc gain, and what the source gains by the mean of as many views as they cost."""
+    return _by_study(
+        studies,
+        ("methods", "tuned", "views"),
+        _gain,
+        lambda row: row["part"] == "views" or row["name"] in ("tuned", "rank+gc"),
+        lambda study: any(row["part"] == "views" for row in study["rows"]),
+    )
+
+
 def batches(studies: Studies) -> str:
     """Gains with batches of other sizes."""
     return _by_study(
@@ -162,6 +173,7 @@ TABLES: Mapping[str, Callable[[Studies], str]] = {
     "within": within,
     "apart": apart,
     "streams": streams,
+    "views": views,
     "batches": batches,
     "decisions": decisions,
 }

@@ -26,6 +26,7 @@ class Row:
     setting: Setting | Tuned
     batch_size: int = BATCH_SIZE
     order: Order = shuffled
+    views: int = 1  # of each image, whose scores are averaged
 
 
 def rows(paper: Protocol, released: Protocol | None) -> Iterator[Row]:
@@ -33,13 +34,15 @@ def rows(paper: Protocol, released: Protocol | None) -> Iterator[Row]:
 
     released: None for a network that the authors' code does not have.
     """
-    full = METHODS["rank+gc"]
+    full, plain = METHODS["rank+gc"], Setting(paper, METHODS["source"])
     for method in METHODS.values():
         if method.adapts:
             yield Row("methods", method.name, Setting(paper, method))
     yield Row("tuned", TUNED.name, TUNED.on(paper))
     for candidate in alone(TUNED.on(paper)):
         yield Row("tuned", f"{candidate.name} alone", candidate)
+    for views, other in ((4, "tuned"), (26, "rank+gc")):  # as many passes as that takes for an image
+        yield Row("views", f"source, {views} views, as dear as {other}", plain, views=views)
     for niter in (0, 1, 2, 4, 5, 6):
         yield Row("steps", f"{niter} steps", Setting(paper, replace(full, niter=niter)))
     for lr in (1e-4, 3e-4, 3e-3, 1e-2):
@@ -78,7 +81,7 @@ def that_share(wanted: Sequence[Row]) -> list[list[Row]]:
         key: object = row  # what decides by itself runs alone
         if isinstance(row.setting, Setting):
             shared = shared_inputs(row.setting.protocol)
-            key = row.batch_size, row.order, row.setting.stateful, shared
+            key = row.batch_size, row.order, row.views, row.setting.stateful, shared
         alike.setdefault(key, []).append(row)
     return list(alike.values())
 

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from common.choice import Decision
@@ -55,13 +55,27 @@ def run_together(
         network,
         photographs,
         settings,
-        seeds=seeds,
+        seeds=range(len(seeds) * first.views),
         batch_size=first.batch_size,
         order=first.order,
         at_once=1 if settings[0].stateful else default_episodes(device),
         workers=workers,
     )
-    return [(one, []) for one in scores]
+    return [(averaged(one, seeds), []) for one in scores]
+
+
+def averaged(scores: Scores, seeds: Sequence[int]) -> Scores:
+    """Return the means of the scores of several views, beside the source's of the first of them.
+
+    scores: of a multiple of the seeds, from 0; those that leave the same remainder are of one mean.
+    """
+    views = len(scores.seeds) // len(seeds)
+    if views == 1:
+        return scores
+    n = len(seeds)
+    adapted = scores.adapted.reshape(views, n, -1).mean(0)
+    rest = {name: getattr(scores, name)[:n] for name in ("source", "choice", "losses")}
+    return replace(scores, seeds=seeds, adapted=adapted, **rest)
 
 
 def row_to_json(
@@ -87,6 +101,7 @@ def row_to_json(
         "part": row.part,
         "name": row.name,
         "batch_size": row.batch_size,
+        "views": row.views,
         "setting": setting,
         **{name: content[name] for name in ("n_images", "source", "adapted", "srocc_gain")},
         "within_batches": {
