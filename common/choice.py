@@ -55,7 +55,7 @@ def decide(
         first `tuned.adapt_on` images with the distorted copies of `tuned.types`.
     second: another view of the same images in the same order.
 
-    Images that the source has no finite score of are left out.
+    Images that the source has no finite score of are left out. The network knows what it gave the first view.
     """
     views = [[batch.clean.to(ynet.mean.device) for batch in batches] for batches in (first, second)]
     source = Streamed(ynet)
@@ -63,7 +63,7 @@ def decide(
     finite = np.isfinite(scores).all(0)
     found = {SOURCE: reliability(scores[:, finite])}
     n = int(finite.sum())
-    best = SOURCE, source
+    best, adapted = (SOURCE, source), scores[0]
     if n < tuned.least or not np.isfinite(found[SOURCE]):
         return Decision(SOURCE, n, found), source
     adapted_on = _only(first, torch.from_numpy(finite))[: tuned.adapt_on // tuned.batch_size]
@@ -75,9 +75,13 @@ def decide(
             continue  # all that it moves is the statistics of BN
         name = setting.method.name
         candidate = Streamed(ynet, setting, adapted_on, spread)
-        found[name] = reliability(_scores(candidate, views)[:, finite])
+        own = _scores(candidate, views)
+        found[name] = reliability(own[:, finite])
         if found[name] > found[best[0]] + tuned.margin:
-            best = name, candidate
+            best, adapted = (name, candidate), own[0]
+    indices = [index for batch in first for index in batch.indices.tolist()]
+    known = zip(indices, zip(scores[0].tolist(), adapted.tolist()))
+    best[1].known = {index: pair for (index, pair), good in zip(known, finite & np.isfinite(adapted)) if good}
     return Decision(best[0], n, found), best[1]
 
 

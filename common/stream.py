@@ -1,6 +1,6 @@
 """Adaptation over a stream: from batch to batch without a reset, and one network that scores everything."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Streamed:
         self.ynet = ynet
         self.adapter: Adapter | None = None
         self.state: EpisodeState | None = None
+        self.known: Mapping[int, tuple[float, float]] = {}  # the source's score and its own, by index
         if setting is None:
             return
         protocol, method = setting
@@ -60,13 +61,27 @@ class Streamed:
         return self.adapter.answer(clean, one)
 
     def __call__(self, batches: Sequence[Batch]) -> list[Outcome]:
-        """Score batches, by the source too. Raises NotFinite where a score of the source is not finite."""
+        """Score batches, by the source too. Raises NotFinite where a score of the source is not finite.
+
+        Batches of images that are all known are not scored again.
+        """
+        if self.known and all(index in self.known for batch in batches for index in batch.indices.tolist()):
+            return [self._remembered(batch) for batch in batches]
         images = stack_batches(self.ynet, batches)
         source = score_source(self.ynet, images, PAPER, False).scores
         adapted = source if self.state is None else self.predict(images.clean)
         outcomes = []
         for before, after in zip(source.cpu().split(images.sizes), adapted.cpu().split(images.sizes)):
             broken = not bool(after.isfinite().all())
-            no_choice, no_losses = torch.full((len(before),), -1), torch.zeros(0)
-            outcomes.append(Outcome(before, before if broken else after, no_choice, no_losses, False, broken))
+            outcomes.append(_outcome(before, before if broken else after, broken))
         return outcomes
+
+    def _remembered(self, batch: Batch) -> Outcome:
+        scores = torch.tensor([self.known[index] for index in batch.indices.tolist()], dtype=torch.float64)
+        before, after = scores.to(self.ynet.mean.dtype).unbind(1)
+        return _outcome(before, after, False)
+
+
+def _outcome(source: Tensor, adapted: Tensor, fell_back: bool) -> Outcome:
+    """Return the outcome of a batch without steps of its own."""
+    return Outcome(source, adapted, torch.full((len(source),), -1), torch.zeros(0), False, fell_back)

@@ -86,7 +86,7 @@ def test_no_device_is_touched(root, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", None)
     some = ("--backbones", "metaiqa", "--tables", "1", "--datasets", "cid2013", "koniq10k")
     by = [dry_run(root, tmp_path, capsys, *some, "--device", name) for name in ("auto", "cuda:7,cuda:8")]
-    assert "one device like 4 CPU cores" in by[0] and "2 devices, each like 4 CPU cores" in by[1]
+    assert "one device like 2 CPU cores" in by[0] and "2 devices, each like 2 CPU cores" in by[1]
 
 
 def test_rates_of_another_machine(root, tmp_path, capsys):

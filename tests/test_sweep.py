@@ -394,7 +394,7 @@ def test_a_dry_run_on_an_empty_machine(tmp_path, monkeypatch, capsys):
     assert printed.startswith("222 places, 181 cells: 0 done, 0 failed before")
     assert "0 to do, 181 cannot be run yet\nto do: nothing; cannot be run yet: about " in printed
     missing = [line for line in printed.splitlines() if line.startswith("missing: ")]
-    assert len(missing) == 5 + 7 and "4 CPU cores" in printed
+    assert len(missing) == 5 + 7 and "2 CPU cores" in printed
     assert any(f"download_weights tres-live_iqa --dest {tmp_path}" in line for line in missing)
     assert any("dslr" in line and "--data-root" in line and "M-SCQALE" in line for line in missing)
     assert not list(tmp_path.iterdir())

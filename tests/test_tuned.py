@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 from common.adapter import Adapter, score_source, stack_batches
+from common.batches import collate
 from common.choice import reliability
 from common.distortions import LADDERS, distort
 from common.losses import ladder_loss
 from common.photographs import Photograph
 from common.protocols import METHODS, PAPER, TUNED, Method, Setting, Tuned
 from common.runs.metrics import agreement
-from common.runs.tuned import alone, run_tuned
+from common.runs.tuned import alone, decide_on, run_tuned, views
 from common.stream import Streamed
 from common.views import View
 from data.csv_folder import DATASET
@@ -181,6 +182,20 @@ def test_only_the_first_images_are_adapted_on(photographs):
     short, long = (run_tuned(plain_y(), photographs, tuned, seeds=[0]).scores for tuned in (one, other))
     assert not np.array_equal(short.adapted, long.adapted)
     np.testing.assert_array_equal(short.source, long.source)
+
+
+def test_images_that_were_judged_are_not_scored_again(photographs, monkeypatch):
+    (tuned, *_) = alone(small_tuned())
+    decision, streamed = decide_on(plain_y(), photographs, tuned, range(40), 0)
+    batch = collate([views(photographs, tuned, 0)[n] for n in (3, 5, 8)])
+    (found,) = streamed([batch])
+    known, streamed.known = streamed.known, {}
+    (again,) = streamed([batch])
+    torch.testing.assert_close((found.source, found.adapted), (again.source, again.adapted))
+    assert decision.adapted and not torch.equal(found.source, found.adapted)
+    streamed.known = known
+    monkeypatch.setattr(Streamed, "predict", None)
+    assert sorted(known) == list(range(40)) and len(streamed([batch, batch])) == 2
 
 
 def test_tuned_does_not_fall_below_the_source_on_the_demos_target(tmp_path):

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from common.runs.release import Loop
     from common.y import Backbone
 
-CPU_SECONDS = {  # by name: of a forward pass of one image on 4 cores, for estimates (docs/speed.md)
-    "tres": 0.099,
-    "musiq": 0.133,
-    "hyperiqa": 0.049,
-    "metaiqa": 0.020,
+CPU_SECONDS = {  # by name: of a forward pass of one image on 2 cores, for estimates (docs/speed.md)
+    "tres": 0.0414,
+    "musiq": 0.0772,
+    "hyperiqa": 0.0280,
+    "metaiqa": 0.0096,
 }
 NAMES = tuple(CPU_SECONDS)
 

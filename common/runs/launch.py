@@ -200,7 +200,7 @@ def _rates(
     if args.measure:
         device = choose(args.device.partition(",")[0])
         return Rates.measured({name: experiments[name][0] for name in sorted(networks)}, device)
-    return Rates(inputs.cpu_seconds, "4 CPU cores", "docs/speed.md; --rates or --measure for others")
+    return Rates(inputs.cpu_seconds, "2 CPU cores", "docs/speed.md; --rates or --measure for others")
 
 
 def _settle(

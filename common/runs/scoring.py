@@ -263,6 +263,8 @@ class Run:
                 decision, runner = decide_on(
                     self.ynet, photographs, self.how, order[: self.how.judge_on], self.seed, workers
                 )
+                if self.crops > 1:
+                    runner.known = {}  # of one of the views alone
         views = [
             Views(
                 photographs,
