@@ -16,9 +16,10 @@ test: .venv/installed lint
 test-browser: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/test_pages.py
 
-# A sweep whose workers are killed a hundred times, and its launcher eight times.
+# A sweep whose workers are killed a hundred times, and its launcher eight times; one whose power is cut.
 soak: .venv/installed
 	SWEEP_KILLS=100 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cluster.py -k kills_of_workers -s
+	POWER_CUTS=25 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_sweep.py -k power_cut -s
 
 # Files of every kind that is read, changed at random: each is read or refused in one line, and nothing else happens.
 fuzz: .venv/installed

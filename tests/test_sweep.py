@@ -4,6 +4,7 @@ and mended."""
 import csv
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -30,7 +31,7 @@ from common.system.errors import UserError
 from data import inputs
 from scripts import all_expt, merge_results, report, reproduce_cell
 from scripts.run import reproduce_cell as reproduce_cell_run
-from tests import miniature
+from tests import miniature, power
 from weights.networks import BACKBONES, experiments
 
 ROOT = Path(__file__).parent.parent
@@ -164,6 +165,36 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_been(root, tmp_path, alone):
     assert content(tmp_path) == alone
     assert all(content(tmp_path)[name] == value for name, value in before.items())
     assert sorted(path.name for path in tmp_path.glob(".work/*")) == ["lock", "status.json"]
+
+
+def test_a_power_cut_leaves_whole_results_and_the_sweep_goes_on(root, tmp_path, alone):
+    """At any time of a sweep, on a disk that loses what it may."""
+    if not power.can_mount(tmp_path):
+        pytest.skip("mounting a disk takes root and mkfs.ext4")
+    image, rng = power.new_disk(tmp_path / "disk.img"), random.Random(0)
+    cuts, lost = int(os.environ.get("POWER_CUTS", 3)), Counter()
+    with power.mounted(image, tmp_path / "disk") as disk:
+        process = start(root, disk / "results", *SOME)
+        while not (disk / "results/.work/status.json").exists():
+            time.sleep(0.02)
+        left = []
+        while process.poll() is None:
+            time.sleep(rng.uniform(0.02, 0.5))
+            process.send_signal(signal.SIGSTOP)
+            left.append((power.cut(image, tmp_path / f"{len(left)}.img"), content(disk / "results")))
+            process.send_signal(signal.SIGCONT)
+        assert process.returncode == 0, process.stderr.read()
+        left.append((power.cut(image, tmp_path / "last.img"), content(disk / "results")))
+    for copy, before in rng.sample(left[:-1], min(cuts - 1, len(left) - 1)) + left[-1:]:
+        with power.mounted(copy, tmp_path / copy.stem) as disk:
+            found = content(disk / "results")
+            assert found.items() <= alone.items()
+            lost["files"] += len(before) - len(found)
+            _, errors = (process := start(root, disk / "results", *SOME)).communicate(timeout=300)
+            assert process.returncode == 0, errors
+            assert content(disk / "results") == alone
+            lost["cuts"] += 1
+    print(f"{lost['cuts']} power cuts, {lost['files']} files of results lost that were not on the disk yet")
 
 
 def test_an_episode_that_was_kept_is_not_run_again(root, tmp_path, small, monkeypatch, capsys):
