@@ -29,7 +29,10 @@ COLUMNS: dict[str, Callable[[Finding], str]] = {
 def parser() -> Parser:
     found = Parser(prog="python -m scripts.check_data", description=__doc__.split("\n\n")[0])
     found.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(DATASETS)}; default: all that are there"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(DATASETS)}; default: all that are there, but csv",
     )
     cli.add_data_root(found)
     found.add_argument("--decode", action="store_true", help="decode every image")

@@ -49,7 +49,7 @@ READS = (
     f"score_images @ --backbone metaiqa --weights {WEIGHTS} --device cpu",
     "score_images PHOTOS/a.png --weights @ --device cpu",
     "score_images PHOTOS/a.png --model timm:resnet18 --features layer4 --weights @ --device cpu",
-    "check_data csv --data-root @",
+    "check_data csv --data-root @ --decode",
     "check_data livec koniq10k biq2021 --data-root @ --decode",
     "convert_weights @ OUT/w.safetensors",
     "convert_weights @ OUT/w.safetensors --backbone metaiqa",

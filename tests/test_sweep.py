@@ -559,3 +559,12 @@ def test_another_checkpoint_in_a_place_of_a_table_is_another_cell():
     )
     assert place == same_place and own == place.cell
     assert other == replace(own, weights="my.pth") and other.id != own.id
+
+
+def test_what_adapts_has_one_order():
+    asked = ["--backbone", "tres", "--dataset", "pipal", "--weights", "w.pth", "--adapt"]
+    cells = [
+        reproduce_cell_run.cell_of(reproduce_cell.parser().parse_args([*asked, kinds]))[0]
+        for kinds in ("cls+ln", "ln+cls", "ln+cls+ln")
+    ]
+    assert len({cell.id for cell in cells}) == 1 and cells[0].method.adapt == ("ln", "cls")

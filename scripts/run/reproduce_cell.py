@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.protocols import METHODS, Method, Protocol
+from common.protocols import ADAPTABLE, METHODS, Method, Protocol
 from common.runs.cell import run_cells
 from common.runs.folders import INDEX, Results, check_layout, write_index
 from common.runs.grid import Cell, Entry, Target, paper_grid, place_of, published
@@ -32,7 +32,10 @@ def settings(args: argparse.Namespace) -> tuple[Protocol, Method]:
     backbone = BACKBONES[args.backbone]
     method = replace(METHODS[args.method], **given("distortion", "p", "groups", "niter"))
     if args.adapt is not None:
-        method = replace(method, adapt=tuple(args.adapt.split("+")))
+        kinds = set(args.adapt.split("+"))  # in one order, so that a cell has one id; what is none comes last
+        method = replace(
+            method, adapt=(*(kind for kind in ADAPTABLE if kind in kinds), *sorted(kinds - {*ADAPTABLE}))
+        )
     if method.groups * method.p > 1:
         raise UserError(
             f"{method.groups} groups of {method.p} of a batch do not fit into it: "
