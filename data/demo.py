@@ -1,12 +1,14 @@
-"""A small data set to try adaptation on, made from photographs that ship inside installed packages.
+"""Two small data sets to try adaptation on, made from photographs that ship inside installed packages.
 
-Eight photographs lost light, step by step, and were denoised and brightened again: exposure, shot and read
-noise, 8 bits, non-local means, gain, local contrast. The label is minus the stops of light lost, the known
-severity: no human score.
+"light": eight photographs lost light, step by step, and were denoised and brightened again: exposure, shot
+and read noise, 8 bits, non-local means, gain, local contrast. "compression": they were reduced, compressed as
+WebP at ten qualities, and enlarged again, as messengers do. The label is minus the known severity: no human
+score.
 
 All randomness derives from the names.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -42,12 +44,16 @@ ELECTRONS = 2000  # that white stands for at full exposure
 READ_NOISE = 3.0  # electrons
 
 
+REDUCED = 1.5  # times that compressed copies are smaller
+QUALITIES = (80, 1)  # of WebP, of the first and of the last step, in equal ratios between
+
+
 class Version(NamedTuple):
-    """A photograph with some of its light lost."""
+    """A photograph with a fault."""
 
     name: str  # of its file
     image: np.ndarray  # (H, W, 3), uint8
-    stops: float  # of light lost
+    severity: float  # of the fault
     reference: str  # name of the photograph
 
 
@@ -67,19 +73,60 @@ def lose_light(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.
     return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
 
 
+def pass_on(image: np.ndarray, quality: int) -> np.ndarray:
+    """Return an image, (H, W, 3), uint8, as it looks when it was reduced, compressed and enlarged again."""
+    height, width = image.shape[:2]
+    size = round(width / REDUCED), round(height / REDUCED)
+    buffer = io.BytesIO()
+    Image.fromarray(image).resize(size, Image.Resampling.LANCZOS).save(
+        buffer, "WEBP", quality=quality, method=4
+    )
+    return np.asarray(Image.open(buffer).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _darkened(image: np.ndarray, name: str, step: int) -> tuple[np.ndarray, float]:
+    stops = round(STOPS * step / (STEPS - 1), 3)
+    return lose_light(image, stops, generator(0, "demo", name)), stops
+
+
+def _compressed(image: np.ndarray, name: str, step: int) -> tuple[np.ndarray, float]:
+    first, last = QUALITIES
+    return pass_on(image, round(first * (last / first) ** (step / (STEPS - 1)))), float(step)
+
+
+class Fault(NamedTuple):
+    """What happened to the photographs."""
+
+    make: Callable[[np.ndarray, str, int], tuple[np.ndarray, float]]  # of image, name, step: with severity
+    happened: str  # what it was, as the rest of "photographs that ..."
+    label: str  # what its severity counts
+
+
+FAULTS = {
+    "light": Fault(
+        _darkened, "lost light step by step, and were denoised and brightened again", "stops of light"
+    ),
+    "compression": Fault(
+        _compressed,
+        "were reduced, compressed as WebP ever more strongly, and enlarged again",
+        "steps of compression",
+    ),
+}
+
+
 def _bytes(image: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
-def versions() -> Iterator[Version]:
-    """Yield STEPS copies of the centre of every photograph, from full exposure to STOPS less."""
+def versions(fault: Fault) -> Iterator[Version]:
+    """Yield STEPS copies of the centre of every photograph, from the slightest fault to the strongest."""
     for reference, read in PHOTOGRAPHS.items():
         photograph = read()
         top, left = (max(0, side - SIDE) // 2 for side in photograph.shape[:2])
         image = photograph[top : top + SIDE, left : left + SIDE]
         for step in range(STEPS):
-            name, stops = _name(reference, step), round(STOPS * step / (STEPS - 1), 3)
-            yield Version(name, lose_light(image, stops, generator(0, "demo", name)), stops, reference)
+            name = _name(reference, step)
+            yield Version(name, *fault.make(image, name, step), reference)
 
 
 def _name(reference: str, step: int) -> str:
@@ -98,5 +145,5 @@ def write(folder: Path, made: Iterator[Version]) -> None:
     rows = []
     for version in made:
         Image.fromarray(version.image).save(folder / version.name, compress_level=1)
-        rows.append((version.name, 0.0 - version.stops, version.reference))
+        rows.append((version.name, 0.0 - version.severity, version.reference))
     write_csv(folder / "scores.csv", ("image_name", "MOS", "reference"), rows)

@@ -2,9 +2,10 @@
 
     python -m scripts.demo --out results/demo
 
-EfficientNet-Lite0, trained on the human scores of BIQ2021 (weights/demo), scores photographs that lost light
-and were denoised and brightened, which it never saw: as it is, as each method of the paper adapts it, and by
-`tuned`, which decides by itself. Writes DIR/summary.json and DIR/index.html.
+EfficientNet-Lite0, trained on the human scores of BIQ2021 (weights/demo), scores photographs with a fault
+that it never saw: as it is, as each method of the paper adapts it, and by `tuned`, which decides by itself.
+They lost light and were brightened, or were compressed and enlarged (--target compression). Writes
+DIR/summary.json and DIR/index.html.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m scripts.demo", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--out", type=Path, default=Path("results/demo"), help="folder to write to; default: results/demo"
+    )
+    parser.add_argument(
+        "--target", choices=("light", "compression"), default="light", help="the fault; default: light"
     )
     cli.add_seeds(parser, default=2)
     cli.add_device(parser)

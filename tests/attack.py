@@ -53,10 +53,8 @@ READS = (
     "check_data livec koniq10k biq2021 --data-root @ --decode",
     "convert_weights @ OUT/w.safetensors",
     "convert_weights @ OUT/w.safetensors --backbone metaiqa",
-    "download_weights --list --manifest @",
     "download_weights --dest OUT/files --from-file metaiqa-live_fb=@",
     "merge_results OUT/merged @",
-    "report @ --out OUT/report",
     f"{STUDY} --data-root PHOTOS --weights @",
     f"{STUDY} --data-root @ --weights {WEIGHTS}",
     "study_tables @ --into OUT/t.md",
@@ -74,6 +72,8 @@ READS = (
 )
 # These may do without what is wrong.
 SPARED = (
+    "report @ --out OUT/report",
+    "download_weights --list --manifest @",
     f"{OWN} --method source --weights-dir @",
     "download_weights --list --dest @",
     f"{SWEEP} --dry-run --data-root @ --results OUT/r",
@@ -394,7 +394,8 @@ class Attack:
             return "took it"
         if status == 2 and not (said and said[-1].startswith("error: ")):
             return "no line"
-        if status == 2 and sum(not line.startswith("note: ") for line in said) > 3:
+        spoken = 0 if "scripts.worker" in case.words else sum(not line.startswith("note: ") for line in said)
+        if status == 2 and spoken > 3:  # a worker says what it is at
             return "more than a line"
         return "as promised"
 

@@ -30,14 +30,18 @@ def few():
     ends = ("_00.png", f"_{demo_data.STEPS - 1:02d}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_data, "PHOTOGRAPHS", {name: demo_data.PHOTOGRAPHS[name] for name in kept})
-        return [version for version in demo_data.versions() if version.name.endswith(ends)]
+        return [
+            version
+            for version in demo_data.versions(demo_data.FAULTS["light"])
+            if version.name.endswith(ends)
+        ]
 
 
 @pytest.fixture(scope="module")
 def shown(few, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_run, "versions", lambda: iter(few))
+        patch.setattr(demo_run, "versions", lambda fault: iter(few))
         assert demo.main(["--out", str(out), "--seeds", "2", "--device", "cpu"]) == 0
     return out
 
@@ -49,7 +53,19 @@ def test_the_data_come_out_the_same_every_time(few):
     )
     assert first.reference == "astronaut" and np.array_equal(first.image, again)
     spoilt = next(v for v in few if v.name == "astronaut_09.png")
-    assert spoilt.stops == demo_data.STOPS and not np.array_equal(first.image, spoilt.image)
+    assert spoilt.severity == demo_data.STOPS and not np.array_equal(first.image, spoilt.image)
+
+
+def test_compression_grows_and_nothing_else_changes(few):
+    image = few[0].image[:, :300]
+    errors = [
+        np.abs(demo_data.pass_on(image, quality).astype(float) - image).mean() for quality in (80, 9, 1)
+    ]
+    assert errors == sorted(errors) and 0 < errors[0] < errors[-1]
+    make = demo_data.FAULTS["compression"].make
+    (first, least), (last, most) = (make(image, "any", step) for step in (0, demo_data.STEPS - 1))
+    assert (least, most) == (0, 9) and first.shape == last.shape == image.shape
+    assert np.array_equal(last, demo_data.pass_on(image, demo_data.QUALITIES[1]))
 
 
 def test_the_summary_says_what_its_runs_say(shown):

@@ -30,8 +30,12 @@ def pages(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         kept = list(demo_data.PHOTOGRAPHS)[:5]
         patch.setattr(demo_data, "PHOTOGRAPHS", {name: demo_data.PHOTOGRAPHS[name] for name in kept})
-        few = [one for one in demo_data.versions() if one.name.endswith(("_00.png", "_09.png"))]
-        patch.setattr(demo_run, "versions", lambda: iter(few))
+        few = [
+            one
+            for one in demo_data.versions(demo_data.FAULTS["light"])
+            if one.name.endswith(("_00.png", "_09.png"))
+        ]
+        patch.setattr(demo_run, "versions", lambda fault: iter(few))
         assert demo.main(["--out", str(folder / "demo"), "--seeds", "2", "--device", "cpu"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         for name, backbone in BACKBONES.items():

@@ -21,7 +21,7 @@ from common.stream import Streamed
 from common.views import View
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
-from data.demo import versions, write
+from data.demo import FAULTS, versions, write
 from tests.conftest import make_batch, make_small
 from weights.trained import SHIPPED, trained_source
 
@@ -199,7 +199,7 @@ def test_images_that_were_judged_are_not_scored_again(photographs, monkeypatch):
 
 
 def test_tuned_does_not_fall_below_the_source_on_the_demos_target(tmp_path):
-    write(tmp_path, versions())
+    write(tmp_path, versions(FAULTS["light"]))
     target = read_dataset(DATASET, tmp_path).photographs
     ynet = trained_source(SHIPPED).ynet
     scores = run_tuned(ynet, target, TUNED, seeds=[0], workers=2).scores

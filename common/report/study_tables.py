@@ -1,6 +1,5 @@
 """The tables of docs/experiments.md, in Markdown, from the files of scripts.study."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from common.runs.results import Gain, OverSeeds, signed
 from common.runs.study import FORMAT
 from common.system.errors import UserError
+from common.system.files import read_json
 
 Study = Mapping[str, Any]
 Studies = Mapping[str, Study]  # by the name of the file
@@ -20,9 +20,9 @@ def read_studies(folder: Path) -> dict[str, Study]:
     found = {}
     for file in sorted(folder.glob("*.json")):
         try:
-            study = json.loads(file.read_text(encoding="utf-8"))
+            study = read_json(file, "study")
             known = study["format"] == FORMAT and study["rows"] is not None
-        except (OSError, ValueError, LookupError, TypeError):
+        except (LookupError, TypeError):
             known = False
         if not known:
             raise UserError(f"{file}: is no study of format {FORMAT}: make it again with scripts.study")

@@ -6,7 +6,6 @@ wait at a worker that dies, and a death is charged to the one job that it may be
 """
 
 import asyncio
-import json
 import pickle
 import queue
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.runs.dask_place import Call, Place, serve
-from common.runs.dask_worker import dask_modules, is_address, worker_environment
+from common.runs.dask_worker import address_of, dask_modules, worker_environment
 from common.runs.jobs import Job
 from common.runs.slurm import Slurm, slurm_cluster
 from common.runs.sweep import Answered, Gone, Joined
@@ -170,7 +169,7 @@ def cluster(wanted: Wanted, place: Place, logs: Path, say: Callable[[str], objec
     local, tender = None, Tender()
     try:
         if wanted.scheduler is not None:
-            where: Any = _address(wanted.scheduler)
+            where: Any = address_of(wanted.scheduler)
         elif wanted.slurm is not None:
             (device,) = wanted.devices
             environment = worker_environment(None if device == "auto" else device)
@@ -193,15 +192,3 @@ def cluster(wanted: Wanted, place: Place, logs: Path, say: Callable[[str], objec
         tender.close()
         if local is not None:
             local.close()
-
-
-def _address(text: str) -> str:
-    """Return the address of a scheduler, which a file may hold."""
-    if is_address(text):
-        return text
-    try:
-        return str(json.loads(Path(text).read_text(encoding="utf-8"))["address"])
-    except FileNotFoundError:
-        raise UserError(f"{text}: no such file; `dask scheduler --scheduler-file {text}` writes it") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{text}: not written by `dask scheduler --scheduler-file` ({error})") from None

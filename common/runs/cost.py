@@ -1,6 +1,5 @@
 """What a sweep would do, what of it this machine has the files for, and how long that takes."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from common.runs.store import Store
 from common.runs.survey import Survey
 from common.system.device import title
 from common.system.errors import UserError
+from common.system.files import read_json
 from common.y import Backbone
 
 
@@ -32,7 +32,7 @@ class Rates:
     def read(cls, path: Path) -> "Rates":
         """Read what `scripts.benchmark --json` wrote. Raises UserError where the file is not that."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, "file of scripts.benchmark --json")
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']}, and this program reads {FORMAT}")
             found = {row["network"]: float(row["forward_seconds"]) for row in content["networks"]}

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from common.system.code import ROOT
 from common.system.errors import UserError
+from common.system.files import read_json
 
 PR_SET_PDEATHSIG = 1  # of prctl, by <sys/prctl.h>
 PATIENCE = 300.0  # seconds for which a worker looks for its scheduler
@@ -51,6 +52,18 @@ def dask_modules() -> tuple[Any, Any]:
 def _variable(setting: str) -> str:
     """Return the environment variable of a setting of Dask's."""
     return "DASK_" + setting.upper().replace("-", "_").replace(".", "__")
+
+
+def address_of(text: str) -> str:
+    """Return the address of a scheduler, which a file may hold. Raises UserError where it holds none."""
+    if is_address(text):
+        return text
+    try:
+        return str(read_json(Path(text), "file that `dask scheduler --scheduler-file` writes")["address"])
+    except (LookupError, TypeError):
+        raise UserError(
+            f"{text}: not written by `dask scheduler --scheduler-file`: it has no address"
+        ) from None
 
 
 def is_address(text: str) -> bool:

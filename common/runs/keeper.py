@@ -1,11 +1,14 @@
 """A worker on this machine, started again whenever it ends."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from subprocess import TimeoutExpired
 
-from common.runs.dask_worker import start_worker, worker_command
+from common.runs.dask_worker import address_of, is_address, start_worker, worker_command
 from common.system.errors import UserError
+from common.system.files import need_file
 
 QUICK = 30.0  # a worker that ends sooner is not started again at once
 GRACE = 60.0  # seconds after the end of its lifetime in which a worker may end
@@ -32,8 +35,11 @@ def keep(
     options: of `dask worker`.
     say: is told what happens.
 
-    Raises UserError where the scheduler was never there, and where Dask does not take the options.
+    Raises UserError where the scheduler was never there, where its file is none, and where Dask does not take
+    the options.
     """
+    if not is_address(scheduler) and os.path.lexists(scheduler):
+        need_file(Path(scheduler), "file of a scheduler")  # a pipe would be waited for
     deadline = None if lifetime is None else time.monotonic() + lifetime
     found, pause = False, 1.0
     while deadline is None or deadline - time.monotonic() >= 1:
@@ -59,6 +65,8 @@ def keep(
             return
         if status == 2:  # so it ends where it does not understand its options
             raise UserError("`dask worker` does not take what it was given, see above: mend --dask")
+        if status != 0 and took < patience and os.path.lexists(scheduler):
+            address_of(scheduler)  # by now it is written
         found = found or status == 0
         pause = min(2 * pause, QUICK) if status != 0 and took < QUICK else 1.0
         say(f"the worker ended with status {status}; another one is started")

@@ -1,5 +1,6 @@
 """Put results folders together that were made apart: finished cells, and the journals of unfinished ones."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,19 @@ def merge(out: Path, parts: Sequence[Path]) -> Merged:
     Raises UserError, before anything is written, where two of them disagree or a file is damaged.
     """
     folders = [out, *parts] if out.exists() else list(parts)
-    if len({folder.resolve() for folder in folders}) < len(folders):
+    if len({os.path.realpath(folder) for folder in folders}) < len(folders):
         raise UserError("the same folder twice: name each part once, and another folder to merge into")
     results: dict[str, CellResult] = {}
+    kept: list[Path] = []
     for folder in folders:
-        for name, result in Results.read(folder).finished.items():
+        finished, begun = Results.read(folder).finished, sorted((folder / WORK).glob("*/*.jsonl"))
+        if folder in parts and not finished and not (folder / WORK).is_dir():
+            raise UserError(f"{folder} holds no results: leave it out, or name the --results of a sweep")
+        for name, result in finished.items():
             _same_result(results.setdefault(name, result), result)
+        kept += begun
     journals: dict[tuple[str, str], list[Path]] = {}
-    for path in (path for folder in folders for path in sorted((folder / WORK).glob("*/*.jsonl"))):
+    for path in kept:
         if path.parent.name not in results:
             journals.setdefault((path.parent.name, path.name), []).append(path)
     merged = {place: lines for place, paths in journals.items() if (lines := _lines(paths))}

@@ -26,6 +26,7 @@ from common.photographs import Photograph
 from common.runs.grid import Cell
 from common.runs.metrics import agreement, gain_interval
 from common.system.errors import UserError
+from common.system.files import need_file
 from common.system.output import write_csv, write_json
 from common.system.typed_json import read_object, typed
 
@@ -458,6 +459,7 @@ def read_scores(
     text = dict.fromkeys(("image", "type", "distortion"), str)
     file = result.folder / "scores.csv"
     with _reading(file, "move its folder elsewhere"):
+        need_file(file, "file of scores")
         content = file.read_bytes()
         if not content.endswith(b"\n"):
             raise ValueError("its last line is cut short")

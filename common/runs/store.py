@@ -5,7 +5,6 @@ line each; the files of a finished cell appear together. .work/holder.json says 
 .work/status.json how far it is.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -43,6 +42,7 @@ from common.runs.results import (
     write_result,
 )
 from common.system.errors import UserError
+from common.system.files import read_json
 from common.system.locks import locked
 from common.system.output import make_folders, place_folder, write_json
 
@@ -99,9 +99,9 @@ class Store:
     def holder(self) -> str:
         """Return who has the folder."""
         try:
-            found = json.loads((self.root / WORK / "holder.json").read_text(encoding="utf-8"))
+            found = read_json(self.root / WORK / "holder.json", "file")
             return f"process {found['process']} on {found['host']} since {found['since']}"
-        except (OSError, ValueError, LookupError, TypeError):
+        except (UserError, OSError, LookupError, TypeError):
             return "another process"
 
     def result(self, cell: Cell) -> Path:
@@ -199,8 +199,8 @@ class Store:
     def read_status(self) -> dict[str, Any] | None:
         """Return how far the sweep was when it wrote that last; None where it is not known."""
         try:
-            found = json.loads((self.root / WORK / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json(self.root / WORK / "status.json", "file")
+        except (UserError, OSError):
             return None
         return found if isinstance(found, dict) else None
 

@@ -1,7 +1,9 @@
 """Files that are read: ordinary ones, and no larger than what they should be."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from common.system.errors import UserError
 
@@ -32,3 +34,11 @@ def read_text(path: Path, what: str, most: int = 1 << 26) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: cannot be read as a {what}: save it as UTF-8") from None
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Return what a file of JSON holds. Raises UserError where there is no such file, or it holds none."""
+    try:
+        return json.loads(read_text(path, what))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as a {what} ({error})") from None

@@ -9,11 +9,16 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any
 
+from common.system.files import need_file
+
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file. Raises OSError, ValueError or RecursionError where it holds none."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return typed(dict[str, Any], found)
+    """Return the JSON object of a file.
+
+    Raises UserError where it is no ordinary file; OSError, ValueError or RecursionError where it holds none.
+    """
+    need_file(path, "file of results")
+    return typed(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
 
 
 def typed(kind: Any, value: Any) -> Any:

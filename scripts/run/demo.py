@@ -15,11 +15,10 @@ from common.system.device import choose, default_episodes, default_workers, envi
 from common.system.output import check_targets, whole_file, write_json
 from data.csv_folder import DATASET
 from data.dataset import read_dataset
-from data.demo import versions, write
+from data.demo import FAULTS, versions, write
 from weights.trained import SHIPPED, trained_source
 
 SHOWN = ("bn-stats", "rotation", "gc", "rank", "rank+gc")
-LABEL = "stops of light"
 
 
 def methods_table(summaries: Mapping[str, Summary]) -> str:
@@ -43,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
     check_targets([summary_file, page_file], [SHIPPED])
     device = choose(args.device)
     print(f"making the photographs in {folder}", flush=True)
-    write(folder, versions())
+    fault = FAULTS[args.target]
+    write(folder, versions(fault))
     photographs = read_dataset(DATASET, folder).photographs
     source = trained_source(SHIPPED)
     ynet = source.ynet.to(device)
@@ -73,7 +73,20 @@ def run(args: argparse.Namespace) -> None:
         },
     )
     with whole_file(page_file) as file:
-        file.write(demo_page(summaries, scores, tuned.decisions, photographs, LABEL, seconds, made_with))
+        file.write(
+            demo_page(
+                summaries,
+                scores,
+                tuned.decisions,
+                photographs,
+                args.target,
+                fault.happened,
+                fault.label,
+                str(args.out),
+                seconds,
+                made_with,
+            )
+        )
     print(methods_table(summaries))
     if words := verdicts(summaries):  # none where there are too few images for an interval
         print(f"by these intervals, adaptation {words}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.report.study_tables import TABLES, read_studies
 from common.system.errors import UserError
+from common.system.files import read_text
 from common.system.output import whole_file
 
 MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -13,10 +14,7 @@ MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def run(folder: Path, into: Path) -> None:
     """Write the tables of the studies of a folder into a document."""
     studies = read_studies(folder)
-    try:
-        text = into.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{into}: {error.strerror}") from None
+    text = read_text(into, "document")
 
     def table(found: re.Match[str]) -> str:
         if found[2] not in TABLES:
