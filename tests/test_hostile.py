@@ -22,10 +22,14 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
 from common.photographs import FORMATS, read_rgb, size_of
+from common.report.study_tables import read_studies
+from common.runs.cost import Rates
+from common.runs.dask_worker import address_of
 from common.runs.reference import Reference
 from common.runs.scale import Scale
 from common.runs.training import load_state
 from common.system.errors import UserError
+from common.system.typed_json import read_object
 from data import label_files
 from data.catalogue import DATASETS
 from data.collect import collect
@@ -148,6 +152,10 @@ def no_file(request, tmp_path):
         ("x.resume.pth", lambda path: load_state(path, {})),
         ("manifest.json", read_manifest),
         ("lock.json", lambda path: lock(path.parent)),
+        ("result.json", read_object),
+        ("study.json", lambda path: read_studies(path.parent)),
+        ("rates.json", Rates.read),
+        ("scheduler.json", lambda path: address_of(str(path))),
     ],
 )
 def test_only_ordinary_files_are_read(no_file, name, read):
