@@ -8,7 +8,6 @@ and ends when that has been away for --patience seconds. docs/cluster.md has the
 
 import argparse
 import re
-import shlex
 import signal
 import socket
 import sys
@@ -60,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lambda: f"{socket.gethostname()}-{args.device}-{uuid.uuid4().hex[:4]}",
         args.patience,
         args.lifetime,
-        shlex.split(args.dask),
+        cli.words("--dask", args.dask),
         lambda line: print(line, flush=True),
     )
 

@@ -99,7 +99,6 @@ WRITES = (
     "study_tables STUDY --into @",
     "gpu_report --device cpu --minutes 0.01 --backbone metaiqa --out @",
     "benchmark --backbone metaiqa --device cpu --rounds 1 --photographs 2 --batch-size 2 --json @",
-    "demo --seeds 2 --device cpu --out @",
 )
 NUMBERS = (
     *(f"{OWN} --method source --{name} @" for name in ("seeds", "batch-size", "episodes", "workers")),
@@ -142,6 +141,9 @@ LAYOUTS = (
     *("koniq10k", "koniq10k_sets", "pipal", "pipal_list", "biq2021", "avt_h265", "cid2013", "cid2013_ods"),
     *("live_iqa", "spaq", "livec", "dslr", "live_fb", "tid2013", "kadid10k", "csiq"),
 )
+
+
+NO_DATA = {"scripts.gpu_report", "scripts.benchmark"}  # commands that cannot know where photographs are
 
 
 class Case(NamedTuple):
@@ -285,7 +287,7 @@ def cases(places: Places) -> Iterator[Case]:
     for commands, may_succeed in ((READS, False), (SPARED, True)):
         for command in commands:
             for kind, path in places.bad_paths:
-                fits = kind == "a photograph" and command.startswith("score_images @")
+                fits = kind == "a photograph" and ("score_images @" in command or "--images @" in command)
                 yield case(command, kind, path, may_succeed or fits)
     for command in WRITES:
         for kind, path in BAD_OUTPUTS:
@@ -388,7 +390,7 @@ class Attack:
             return "crashed"
         if any(line.startswith("Traceback") for line in said):
             return "traceback"
-        if wrote:
+        if wrote and not NO_DATA & {*case.words}:
             return "wrote into the photographs"
         if status == 0 and not case.may_succeed:
             return "took it"

@@ -5,6 +5,7 @@ the paper, `tuned` a stream that decides how to adapt and scores all its photogr
 """
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -147,7 +148,7 @@ def photographs_in(folder: Path, images: Sequence[Path], count: int) -> list[Pho
         key = f"{number:05d}{images[number % len(images)].suffix if images else '.jpg'}"
         path = folder / key
         if images:
-            path.symlink_to(images[number % len(images)].resolve())
+            path.symlink_to(os.path.realpath(images[number % len(images)]))
         else:
             texture(key).save(path, quality=90)
         found.append(Photograph(key, path, float(number)))

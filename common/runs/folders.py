@@ -125,6 +125,12 @@ class Results:
     failed: Mapping[str, Failure]
     incomplete: Sequence[Path] = ()  # folders of cells that lack a file
 
+    @property
+    def data_folders(self) -> list[Path]:
+        """The folders of the images, as far as they are on this machine."""
+        named = {str(result.data["folder"]) for result in self.finished.values() if "folder" in result.data}
+        return [folder for folder in map(Path, sorted(named)) if folder.is_absolute() and folder.is_dir()]
+
     @classmethod
     def read(cls, root: Path) -> "Results":
         """Read finished cells and failures; leave out what is under way.

@@ -3,14 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from subprocess import TimeoutExpired
 
 from common.runs.dask_worker import address_of, is_address, start_worker, worker_command
 from common.system.errors import UserError
-from common.system.files import need_file
 
 QUICK = 30.0  # a worker that ends sooner is not started again at once
+WRITING = 1.0  # seconds after which a file that was half written is whole
 GRACE = 60.0  # seconds after the end of its lifetime in which a worker may end
 
 
@@ -39,7 +38,11 @@ def keep(
     the options.
     """
     if not is_address(scheduler) and os.path.lexists(scheduler):
-        need_file(Path(scheduler), "file of a scheduler")  # a pipe would be waited for
+        try:
+            address_of(scheduler)  # with any other file Dask would start again and again
+        except UserError:
+            time.sleep(WRITING)
+            address_of(scheduler)
     deadline = None if lifetime is None else time.monotonic() + lifetime
     found, pause = False, 1.0
     while deadline is None or deadline - time.monotonic() >= 1:
@@ -65,8 +68,6 @@ def keep(
             return
         if status == 2:  # so it ends where it does not understand its options
             raise UserError("`dask worker` does not take what it was given, see above: mend --dask")
-        if status != 0 and took < patience and os.path.lexists(scheduler):
-            address_of(scheduler)  # by now it is written
         found = found or status == 0
         pause = min(2 * pause, QUICK) if status != 0 and took < QUICK else 1.0
         say(f"the worker ended with status {status}; another one is started")

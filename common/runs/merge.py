@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.runs.folders import WORK, Results
+from common.runs.folders import INDEX, WORK, Results
 from common.runs.journal import read_lines, value_of
 from common.runs.results import CellResult
 from common.runs.store import Store
 from common.system.errors import UserError
-from common.system.output import whole_path
+from common.system.output import check_targets, whole_path
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ def merge(out: Path, parts: Sequence[Path]) -> Merged:
     results: dict[str, CellResult] = {}
     kept: list[Path] = []
     for folder in folders:
-        finished, begun = Results.read(folder).finished, sorted((folder / WORK).glob("*/*.jsonl"))
+        read, begun = Results.read(folder), sorted((folder / WORK).glob("*/*.jsonl"))
+        check_targets([out / INDEX], [], read.data_folders)
+        finished = read.finished
         if folder in parts and not finished and not (folder / WORK).is_dir():
             raise UserError(f"{folder} holds no results: leave it out, or name the --results of a sweep")
         for name, result in finished.items():

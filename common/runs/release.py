@@ -78,7 +78,7 @@ def running(
     """
     loop.file(checkout)
     for photograph in photographs:
-        (scratch / photograph.key).symlink_to(photograph.path.resolve())
+        (scratch / photograph.key).symlink_to(os.path.realpath(photograph.path))
     write_csv(
         scratch / "MOS.csv", ["0", "1"], [(photograph.key, photograph.mos) for photograph in photographs]
     )

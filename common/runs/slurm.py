@@ -16,6 +16,7 @@ from typing import Any
 
 from common.runs.dask_worker import PATIENCE
 from common.runs.tender import TRIES, Tender
+from common.system import cli
 from common.system.code import ROOT
 from common.system.errors import UserError
 from common.system.text import shortened
@@ -197,7 +198,7 @@ def lifetime(limit: float | None) -> list[str]:
 def time_limit(options: str) -> float | None:
     """Return the seconds of Slurm's --time, None for no limit. Raises UserError for what is no time."""
     found = None
-    words = shlex.split(options)
+    words = cli.words("--slurm", options)
     for word, following in zip(words, [*words[1:], ""]):
         if word in ("-t", "--time"):
             found = following

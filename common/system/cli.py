@@ -38,6 +38,14 @@ def as_typed(prog: str, argv: Sequence[str] | None) -> str:
     return f"{prog} {shlex.join(sys.argv[1:] if argv is None else argv)}"
 
 
+def words(option: str, text: str) -> list[str]:
+    """Return the words of an option that holds options, as a shell splits them. Raises UserError."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {text!r} has {str(error).lower()}: mend it") from None
+
+
 def add_backbone(parser: argparse.ArgumentParser, names: Iterable[str], required: bool = True) -> None:
     """Add --backbone; names: those to choose from."""
     parser.add_argument("--backbone", required=required, choices=list(names), help="a network of the paper")

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     page_file, markdown_file, latex_file = outputs = [
         args.out / name for name in ("index.html", "report.md", "report.tex")
     ]
-    check_targets(outputs, [], [args.results] + [root] * (root is not None))
+    check_targets(outputs, [], [args.results, *([] if root is None else [root]), *results.data_folders])
 
     paper = replace(PAPER, places=args.tables, networks=args.backbones)
     results = of_networks(results, paper)

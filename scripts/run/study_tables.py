@@ -21,6 +21,8 @@ def run(folder: Path, into: Path) -> None:
             raise UserError(f"{into}: there is no table {found[2]!r}: choose from {', '.join(TABLES)}")
         return f"{found[1]}{TABLES[found[2]](studies)}\n{found[3]}"
 
+    if MARKED.search(text) is None:
+        raise UserError(f"{into}: no line '<!-- table NAME -->' there, so no place for a table: add some")
     with whole_file(into) as file:
         file.write(MARKED.sub(table, text))
     print(f"{len(MARKED.findall(text))} tables of {into} from {len(studies)} studies")
