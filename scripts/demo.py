@@ -15,6 +15,8 @@ from common.system import cli
 from common.system.cli import Parser
 from common.system.errors import command
 
+SHOWN = ("bn-stats", "rotation", "gc", "rank", "rank+gc")
+
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,6 +26,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--target", choices=("light", "compression"), default="light", help="the fault; default: light"
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=SHOWN,
+        default=SHOWN,
+        help="beside rank+gc and tuned; default: all that are shown here",
     )
     cli.add_seeds(parser, default=2)
     cli.add_device(parser)

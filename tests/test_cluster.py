@@ -372,7 +372,7 @@ def test_jobs_of_slurm_without_work_are_ended(root, tmp_path, slurm):
     results = tmp_path / "results"
     sweep = ("--backbones", "tres", "--tables", "1", "3", "--seeds", "1", "--datasets", "pipal", "live_iqa")
     asked = ("cid2013", "--slurm", "--partition=gpu --time=01:00:00", "--workers-max", "3")
-    process = launch(root, results, *asked, sweep=sweep, MINIATURE_PAUSE="0.3", **environment)
+    process = launch(root, results, *asked, sweep=sweep, MINIATURE_PAUSE="0.5", **environment)
     before = []
     while process.poll() is None:
         found = stand_in_slurm.log(folder)

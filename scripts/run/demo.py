@@ -18,8 +18,6 @@ from data.dataset import read_dataset
 from data.demo import FAULTS, versions, write
 from weights.trained import SHIPPED, trained_source
 
-SHOWN = ("bn-stats", "rotation", "gc", "rank", "rank+gc")
-
 
 def methods_table(summaries: Mapping[str, Summary]) -> str:
     """Write the methods' metrics for a terminal. summaries: by method."""
@@ -47,18 +45,19 @@ def run(args: argparse.Namespace) -> None:
     photographs = read_dataset(DATASET, folder).photographs
     source = trained_source(SHIPPED)
     ynet = source.ynet.to(device)
-    print(f"{len(photographs)} images, {args.seeds} seeds, {len(SHOWN) + 1} methods on {device}", flush=True)
+    shown = dict.fromkeys((*args.methods, "rank+gc"))  # in their order
+    print(f"{len(photographs)} images, {args.seeds} seeds, {len(shown) + 1} methods on {device}", flush=True)
     seeds, workers = range(args.seeds), default_workers(device)
     runs = run_cells(
         ynet,
         photographs,
-        [Setting(source.protocol, METHODS[name]) for name in SHOWN],
+        [Setting(source.protocol, METHODS[name]) for name in shown],
         seeds=seeds,
         at_once=default_episodes(device),
         workers=workers,
     )
     tuned = run_tuned(ynet, photographs, TUNED, seeds=seeds, workers=workers)
-    scores = {**dict(zip(SHOWN, runs)), TUNED.name: tuned.scores}
+    scores = {**dict(zip(shown, runs)), TUNED.name: tuned.scores}
     summaries = {name: summarise(one, photographs, by_group=True) for name, one in scores.items()}
     seconds, made_with = time.perf_counter() - started, environment(device)
     write_json(
