@@ -26,7 +26,7 @@ soak: .venv/installed
 fuzz: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds 120
 
-# Every command with files, folders, numbers and words that are none: half an hour on two cores.
+# Every command with files, folders, numbers and words that are none: an hour or so.
 attack: .venv/installed
 	$(BIN)/python -m tests.attack
 

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.system import cli
-from common.system.cli import Parser
+from common.system.cli import Parser, as_typed
 from common.system.errors import command
 
+PROG = "python -m scripts.demo"
 SHOWN = ("bn-stats", "rotation", "gc", "rank", "rank+gc")
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(prog="python -m scripts.demo", description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(prog=PROG, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--out", type=Path, default=Path("results/demo"), help="folder to write to; default: results/demo"
     )
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from scripts.run.demo import run
 
-    run(args)
+    run(args, as_typed(PROG, argv))
 
 
 if __name__ == "__main__":

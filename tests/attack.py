@@ -1,6 +1,6 @@
 """Give every command files, folders, numbers and words that are none, and count what comes of it.
 
-    python -m tests.attack             # half an hour on two cores
+    python -m tests.attack             # an hour or so
     python -m tests.attack --tree DIR  # the same against another checkout, in this environment
 
 Each case is a process of its own. As promised: it ends within its time with a score or a line, runs no

@@ -18,10 +18,10 @@ def demo_page(
     scores: Mapping[str, Scores],
     decisions: Sequence[Decision],
     photographs: Sequence[Photograph],
-    target: str,
     happened: str,
     label: str,
     out: str,
+    command: str,
     seconds: float,
     environment: Mapping[str, object],
 ) -> str:
@@ -29,8 +29,8 @@ def demo_page(
 
     summaries, scores: by method; rank+gc and tuned are among them.
     decisions: of tuned, by seed.
-    target: the name of the demo's images. happened: what the photographs did, as the rest of a sentence.
-    label: what the MOS of the photographs is. out: the folder of the page.
+    happened: what the photographs did, as the rest of a sentence. label: what their MOS is.
+    out: the folder of the page. command: as somebody would type it again.
     seconds: that all of it took.
     environment: versions and hardware.
     """
@@ -45,10 +45,10 @@ def demo_page(
         n_images=len(photographs),
         n_photographs=len({photograph.group for photograph in photographs}),
         seeds=len(tuned.seeds),
-        target=target,
         happened=happened,
         label=label,
         out=out,
+        command=command,
         gains=sections.gains(summaries, "photographs"),
         strips=sections.strips(tuned, photographs),
         scatter=sections.scatter(tuned, photographs, label),

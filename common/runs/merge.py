@@ -31,18 +31,15 @@ def merge(out: Path, parts: Sequence[Path]) -> Merged:
     if len({os.path.realpath(folder) for folder in folders}) < len(folders):
         raise UserError("the same folder twice: name each part once, and another folder to merge into")
     results: dict[str, CellResult] = {}
-    kept: list[Path] = []
     for folder in folders:
-        read, begun = Results.read(folder), sorted((folder / WORK).glob("*/*.jsonl"))
-        check_targets([out / INDEX], [], read.data_folders)
-        finished = read.finished
-        if folder in parts and not finished and not (folder / WORK).is_dir():
+        found = Results.read(folder)
+        check_targets([out / INDEX], [], found.data_folders)
+        if folder in parts and not found.finished and not (folder / WORK).is_dir():
             raise UserError(f"{folder} holds no results: leave it out, or name the --results of a sweep")
-        for name, result in finished.items():
+        for name, result in found.finished.items():
             _same_result(results.setdefault(name, result), result)
-        kept += begun
     journals: dict[tuple[str, str], list[Path]] = {}
-    for path in kept:
+    for path in (path for folder in folders for path in sorted((folder / WORK).glob("*/*.jsonl"))):
         if path.parent.name not in results:
             journals.setdefault((path.parent.name, path.name), []).append(path)
     merged = {place: lines for place, paths in journals.items() if (lines := _lines(paths))}

@@ -51,7 +51,7 @@ def choose(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name!r} cannot be used ({fault(error)}): try --device auto") from None
-    torch.backends.cudnn.allow_tf32 = False  # torch's own default for convolutions
+    torch.backends.cudnn.allow_tf32 = False  # torch's own default is True
     return device
 
 

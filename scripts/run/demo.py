@@ -32,8 +32,8 @@ def methods_table(summaries: Mapping[str, Summary]) -> str:
     return "\n".join([head, line("source", source), *rows])
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run the command."""
+def run(args: argparse.Namespace, typed: str) -> None:
+    """Run the command; typed: as somebody would type it again."""
     started = time.perf_counter()
     folder = args.out / "photographs"
     summary_file, page_file = args.out / "summary.json", args.out / "index.html"
@@ -78,10 +78,10 @@ def run(args: argparse.Namespace) -> None:
                 scores,
                 tuned.decisions,
                 photographs,
-                args.target,
                 fault.happened,
                 fault.label,
                 str(args.out),
+                typed,
                 seconds,
                 made_with,
             )
